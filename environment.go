@@ -1,0 +1,144 @@
+package dayfly
+
+import "time"
+
+// EnvironmentSpec is what a user asked for: the asked state.
+type EnvironmentSpec struct {
+	Name    string `json:"name,omitempty"`
+	Project string `json:"project,omitempty"`
+	// Branch is followed by every service that says nothing else. "" = the
+	// default branch, or none where Services pin everything.
+	Branch       string        `json:"branch,omitempty"`
+	Base         string        `json:"base,omitempty"` // "" = the project's baseline, "none" = none
+	Prefix       string        `json:"prefix,omitempty"`
+	Keep         Duration      `json:"keep,omitempty"` // 0 = the default
+	Data         string        `json:"data,omitempty"` // snapshot | fixtures | none
+	PublicHeader bool          `json:"public_header,omitempty"`
+	Services     []ServiceSpec `json:"services,omitempty"`
+	// Only names the services that this environment has; nil = all.
+	Only []string `json:"only,omitempty"`
+}
+
+// ServiceSpec is what a user asked for one service.
+type ServiceSpec struct {
+	Name      string            `json:"name"`
+	Version   string            `json:"version,omitempty"` // pinned: a git ref or an image tag
+	Branch    string            `json:"branch,omitempty"`  // followed
+	Repo      string            `json:"repo,omitempty"`
+	URL       string            `json:"url,omitempty"` // no service of ours
+	Route     string            `json:"route,omitempty"`
+	Variables map[string]string `json:"variables,omitempty"`
+}
+
+// EnvironmentRecord is the asked state as it is stored.
+type EnvironmentRecord struct {
+	Format     int             `json:"format"`
+	ID         string          `json:"id"`
+	Spec       EnvironmentSpec `json:"spec"`
+	Origin     string          `json:"origin,omitempty"`     // the file it belongs to; "" = made by command
+	Credential string          `json:"credential,omitempty"` // id of a stored credential
+	CreatedAt  time.Time       `json:"created_at"`
+	RenewedAt  time.Time       `json:"renewed_at"`         // the last change; life counts from here
+	ExpiresAt  *time.Time      `json:"expires_at"`         // null = never
+	Deleting   bool            `json:"deleting,omitempty"` // on its way out; never unset
+}
+
+// From says who provides a service of an environment.
+type From string
+
+// The ways to have a service.
+const (
+	FromOwn        From = "own"
+	FromShared     From = "shared"
+	FromBorrowed   From = "borrowed"
+	FromExternal   From = "external"
+	FromRegistered From = "registered"
+)
+
+// Resolution is the resolved state of an environment: commits, definitions and
+// who provides each service. It is kept, so that healing and deleting need no
+// git.
+type Resolution struct {
+	Format      int               `json:"format"`
+	Environment string            `json:"environment"` // id
+	Asked       int64             `json:"asked"`       // revision of the EnvironmentRecord it was made from
+	Base        string            `json:"base,omitempty"`
+	Services    []ResolvedService `json:"services"`
+	// Problem is why the last attempt to resolve failed; Services are then
+	// those of the attempt before.
+	Problem    string    `json:"problem,omitempty"`
+	ResolvedAt time.Time `json:"resolved_at"`
+}
+
+// ResolvedService is one service of a Resolution.
+type ResolvedService struct {
+	Name        string            `json:"name"`
+	From        From              `json:"from"`
+	Environment string            `json:"environment,omitempty"` // the lender of a borrowed service
+	Version     string            `json:"version"`               // as asked: branch, tag or commit
+	Repo        string            `json:"repo,omitempty"`
+	Commit      string            `json:"commit,omitempty"`
+	Credential  string            `json:"credential,omitempty"` // id of the stored credential that Repo may see
+	Definition  Definition        `json:"definition"`           // interpolated
+	Hash        string            `json:"hash"`                 // of definition and variables
+	Variables   map[string]string `json:"variables,omitempty"`
+	Address     string            `json:"address,omitempty"` // 127.x.y.z: where SERVICE_URL leads to
+	Hosts       []string          `json:"hosts,omitempty"`   // public hosts, without port
+	URL         string            `json:"url,omitempty"`     // of an external service
+}
+
+// Phase is where an environment or one of its services stands.
+type Phase string
+
+// The phases of an environment.
+const (
+	PhasePending  Phase = "pending"
+	PhaseBuilding Phase = "building"
+	PhaseStarting Phase = "starting"
+	PhaseReady    Phase = "ready"
+	PhaseDegraded Phase = "degraded" // serves, but not all of it, or not the newest version
+	PhaseFailed   Phase = "failed"
+	PhaseAsleep   Phase = "asleep"
+	PhaseDeleting Phase = "deleting"
+)
+
+// Environment is what the API answers about an environment.
+type Environment struct {
+	ID        string               `json:"id"`
+	Name      string               `json:"name"`
+	Project   string               `json:"project"`
+	Branch    string               `json:"branch,omitempty"`
+	Base      string               `json:"base,omitempty"`
+	Phase     Phase                `json:"phase"`
+	Message   string               `json:"message,omitempty"`
+	URL       string               `json:"url,omitempty"`
+	URLs      map[string]string    `json:"urls"`
+	CreatedAt time.Time            `json:"created_at"`
+	ExpiresAt *time.Time           `json:"expires_at"` // null = never
+	Revision  int64                `json:"revision"`
+	Services  []EnvironmentService `json:"services"`
+	Databases []string             `json:"databases"`
+	Missing   []Missing            `json:"missing"`
+}
+
+// EnvironmentService is one service of an Environment.
+type EnvironmentService struct {
+	Name      string `json:"name"`
+	Version   string `json:"version"` // as asked
+	Commit    string `json:"commit,omitempty"`
+	From      From   `json:"from"`
+	Env       string `json:"env"` // who has it
+	Phase     Phase  `json:"phase"`
+	Message   string `json:"message,omitempty"`
+	Instances int    `json:"instances"` // healthy ones
+	URL       string `json:"url,omitempty"`
+}
+
+// Missing is a need of an environment that is not met.
+type Missing struct {
+	Service string    `json:"service"`
+	Version string    `json:"version"`
+	Have    string    `json:"have,omitempty"`
+	Doing   string    `json:"doing,omitempty"`
+	Since   time.Time `json:"since"`
+}

@@ -1,0 +1,126 @@
+package dayfly
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+)
+
+const (
+	maxSlug     = 40 // bytes of a slug made from a branch
+	maxLabel    = 63 // bytes of a DNS label
+	cutLabel    = 56 // bytes that are kept of a label that is too long, before "-" and the suffix
+	suffixBytes = 3  // 6 hexadecimal digits
+)
+
+// Slug makes a DNS label of at most 40 bytes from any text: lower case, everything but
+// letters, digits and "-" becomes "-", none doubled or at the ends. One that was cut
+// ends in 6 hexadecimal digits of a hash of the full text. A text without any letter or
+// digit gives these digits alone.
+func Slug(s string) string {
+	slug := clean(s)
+	switch {
+	case s == "":
+		return ""
+	case slug == "":
+		return suffix(s)
+	case len(slug) > maxSlug:
+		return strings.TrimRight(slug[:maxSlug-1-2*suffixBytes], "-") + "-" + suffix(s)
+	}
+	return slug
+}
+
+// WithSuffix gives a slug that differs from the slugs of other texts: slug, "-" and 6
+// hexadecimal digits of a hash of full.
+func WithSuffix(slug, full string) string {
+	return strings.TrimRight(slug[:min(len(slug), cutLabel)], "-") + "-" + suffix(full)
+}
+
+func clean(s string) string {
+	var b strings.Builder
+	for _, r := range strings.ToLower(s) {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			b.WriteRune(r)
+		} else if b.Len() > 0 && !strings.HasSuffix(b.String(), "-") {
+			b.WriteByte('-')
+		}
+	}
+	return strings.TrimRight(b.String(), "-")
+}
+
+func suffix(full string) string {
+	sum := sha256.Sum256([]byte(full))
+	return hex.EncodeToString(sum[:suffixBytes])
+}
+
+// ValidName says what is wrong with the name of an environment or a project: it has to
+// be a DNS label, and names beginning with "dayfly" are ours.
+func ValidName(s string) error {
+	switch {
+	case s == "":
+		return fmt.Errorf("is missing")
+	case len(s) > maxLabel:
+		return fmt.Errorf("%q is longer than %d bytes", s, maxLabel)
+	case clean(s) != s && !(strings.Contains(s, "--") && clean(strings.ReplaceAll(s, "--", "-")) != ""):
+		return fmt.Errorf("%q is no DNS label: use lower-case letters, digits and -, such as %q", s, Slug(s))
+	case !isLabel(s):
+		return fmt.Errorf("%q is no DNS label: use lower-case letters, digits and -, such as %q", s, Slug(s))
+	case strings.HasPrefix(s, "dayfly"):
+		return fmt.Errorf("%q begins with dayfly, which is reserved", s)
+	}
+	return nil
+}
+
+func isLabel(s string) bool {
+	if s == "" || len(s) > maxLabel || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-'
+	})
+}
+
+// EnvironmentName makes the name of an environment from a pattern with the placeholders
+// {project} and {branch}.
+func EnvironmentName(pattern, project, branch string) string {
+	name := strings.NewReplacer("{project}", project, "{branch}", Slug(branch)).Replace(pattern)
+	return fit(name)
+}
+
+// ServiceHost makes the label of a service's own host from a pattern with the
+// placeholders {service} and {env}. One over 63 bytes is cut to 56 and gets a suffix.
+func ServiceHost(pattern, service, env string) string {
+	return fit(strings.NewReplacer("{service}", service, "{env}", env).Replace(pattern))
+}
+
+func fit(label string) string {
+	if len(label) <= maxLabel {
+		return label
+	}
+	return strings.TrimRight(label[:cutLabel], "-") + "-" + suffix(label)
+}
+
+// ValidateNamePattern says what is wrong with a pattern of EnvironmentName.
+func ValidateNamePattern(pattern string) error {
+	return validatePattern(pattern, "{branch}", "{project}")
+}
+
+// ValidateHostPattern says what is wrong with a pattern of ServiceHost.
+func ValidateHostPattern(pattern string) error {
+	if !strings.Contains(pattern, "{service}") {
+		return fmt.Errorf("%q has no {service}: all services would have one host", pattern)
+	}
+	return validatePattern(pattern, "{env}", "{service}")
+}
+
+func validatePattern(pattern, needed, other string) error {
+	if !strings.Contains(pattern, needed) {
+		return fmt.Errorf("%q has no %s: all would have one name", pattern, needed)
+	}
+	rest := strings.NewReplacer(needed, "x", other, "x").Replace(pattern)
+	if !isLabel(rest) {
+		return fmt.Errorf("%q makes no DNS label: use %s, %s, lower-case letters, digits and -", pattern, needed, other)
+	}
+	return nil
+}
