@@ -1,0 +1,188 @@
+// Package status says in one phase and one sentence how an environment is,
+// computed from its records. It is pure; nothing that it says is stored.
+package status
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/release"
+)
+
+// Input is all that View looks at.
+type Input struct {
+	Record      dayfly.EnvironmentRecord
+	Revision    int64 // of the record and what belongs to it
+	Resolution  *dayfly.Resolution
+	Release     release.State
+	Deployments []dayfly.Deployment
+	Observed    map[string]dayfly.DeploymentStatus // by deployment
+	URL         func(host string) string
+}
+
+// View computes what the API answers about an environment.
+func View(in Input) dayfly.Environment {
+	rec := in.Record
+	env := dayfly.Environment{
+		ID: rec.ID, Name: rec.Spec.Name, Project: rec.Spec.Project, Branch: rec.Spec.Branch,
+		CreatedAt: rec.CreatedAt, ExpiresAt: rec.ExpiresAt, Revision: in.Revision,
+		Phase: dayfly.PhasePending, URLs: map[string]string{},
+		Services: []dayfly.EnvironmentService{}, Databases: []string{}, Missing: []dayfly.Missing{},
+	}
+	if in.Resolution == nil {
+		env.Message = "waiting for its commits to be looked up"
+		if rec.Deleting {
+			env.Phase = dayfly.PhaseDeleting
+		}
+		return env
+	}
+	env.Base = in.Resolution.Base
+	var messages []string
+	say := func(m string) {
+		if m != "" && !slices.Contains(messages, m) {
+			messages = append(messages, m)
+		}
+	}
+	counts := map[dayfly.Phase]int{}
+	reachable := false // what the public meets first serves
+	for _, rs := range in.Resolution.Services {
+		if rs.Definition.Test {
+			continue
+		}
+		s := service(in, rs)
+		if len(rs.Hosts) > 0 {
+			s.URL = in.URL(rs.Hosts[len(rs.Hosts)-1])
+			env.URLs[rs.Name] = s.URL
+			if slices.ContainsFunc(rs.Definition.Routes, func(r dayfly.PathRoute) bool { return r.Path == "/" }) {
+				env.URL = in.URL(rs.Hosts[0])
+			}
+		}
+		counts[s.Phase]++
+		if len(rs.Definition.Routes) > 0 && s.Instances > 0 {
+			reachable = true
+		}
+		if s.Message != "" {
+			say(s.Name + ": " + s.Message)
+		}
+		env.Services = append(env.Services, s)
+	}
+	env.Phase = overall(counts, len(env.Services), reachable)
+	if in.Resolution.Problem != "" {
+		say(in.Resolution.Problem)
+		if env.Phase == dayfly.PhaseReady {
+			env.Phase = dayfly.PhaseDegraded
+		}
+	}
+	if rec.Deleting {
+		env.Phase = dayfly.PhaseDeleting
+	}
+	env.Message = strings.Join(messages, "; ")
+	return env
+}
+
+// service computes one service: what serves it, and how its next deployment
+// fares where another is to take over.
+func service(in Input, rs dayfly.ResolvedService) dayfly.EnvironmentService {
+	s := dayfly.EnvironmentService{
+		Name: rs.Name, Version: rs.Version, Commit: rs.Commit, From: rs.From, Env: rs.Environment,
+		Phase: dayfly.PhasePending,
+	}
+	if s.Env == "" {
+		s.Env = in.Record.Spec.Name
+	}
+	serving := ""
+	if targets := in.Release.Services[rs.Name]; len(targets) > 0 {
+		serving = targets[0].Deployment
+	}
+	wanted := ""
+	for _, d := range in.Deployments {
+		if d.TestRun == "" && d.Retiring == nil && d.Key.Service == rs.Name &&
+			d.Key.Hash == rs.Hash && d.Key.Version == rs.Commit {
+			wanted = d.ID
+		}
+	}
+	if serving != "" {
+		st := in.Observed[serving]
+		s.Instances = Healthy(st)
+		s.Phase = servicePhase(st.Phase)
+		s.Message = st.Message
+		if serving == wanted || wanted == "" {
+			return s
+		}
+		// The old deployment answers while the new one gets ready.
+		next := in.Observed[wanted]
+		if next.Phase == dayfly.DeploymentFailed {
+			s.Phase = dayfly.PhaseDegraded
+			s.Message = "the new version failed, the old one goes on: " + next.Message
+		}
+		return s
+	}
+	if wanted != "" {
+		st := in.Observed[wanted]
+		s.Instances = Healthy(st)
+		s.Phase = servicePhase(st.Phase)
+		s.Message = st.Message
+	}
+	return s
+}
+
+// servicePhase says what a deployment's phase means for its service.
+func servicePhase(p dayfly.DeploymentPhase) dayfly.Phase {
+	switch p {
+	case dayfly.DeploymentBuilding:
+		return dayfly.PhaseBuilding
+	case dayfly.DeploymentPrepared, dayfly.DeploymentStarting:
+		return dayfly.PhaseStarting
+	case dayfly.DeploymentReady, dayfly.DeploymentCompleted:
+		return dayfly.PhaseReady
+	case dayfly.DeploymentDegraded:
+		return dayfly.PhaseDegraded
+	case dayfly.DeploymentFailed:
+		return dayfly.PhaseFailed
+	default:
+		return dayfly.PhasePending
+	}
+}
+
+// overall says how an environment is whose n services are in these phases: the
+// worst news first. One that can be reached is degraded by a failed service, one
+// that cannot has failed.
+func overall(counts map[dayfly.Phase]int, n int, reachable bool) dayfly.Phase {
+	ready := counts[dayfly.PhaseReady] + counts[dayfly.PhaseAsleep]
+	switch {
+	case counts[dayfly.PhaseFailed] > 0 && !reachable:
+		return dayfly.PhaseFailed
+	case counts[dayfly.PhaseFailed] > 0:
+		return dayfly.PhaseDegraded
+	case counts[dayfly.PhaseDegraded] > 0:
+		return dayfly.PhaseDegraded
+	case counts[dayfly.PhaseBuilding] > 0:
+		return dayfly.PhaseBuilding
+	case counts[dayfly.PhaseStarting] > 0:
+		return dayfly.PhaseStarting
+	case counts[dayfly.PhaseAsleep] > 0 && counts[dayfly.PhaseAsleep] == ready && ready == n:
+		return dayfly.PhaseAsleep
+	case ready == n:
+		return dayfly.PhaseReady
+	default:
+		return dayfly.PhasePending
+	}
+}
+
+// Healthy counts the healthy instances of a deployment.
+func Healthy(st dayfly.DeploymentStatus) int {
+	n := 0
+	for _, i := range st.Instances {
+		if i.Phase == dayfly.InstanceHealthy {
+			n++
+		}
+	}
+	return n
+}
+
+// Expired says whether an environment's life is over.
+func Expired(rec dayfly.EnvironmentRecord, now time.Time) bool {
+	return !rec.Deleting && rec.ExpiresAt != nil && !now.Before(*rec.ExpiresAt)
+}
