@@ -1,0 +1,160 @@
+package registry
+
+import (
+	"iter"
+	"time"
+
+	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/release"
+)
+
+// The kinds of records, with what their keys are.
+var (
+	Projects = Kind[dayfly.Project]{name: "project", // name
+		save: func(p dayfly.Project) any { return storedProject{p, p.Credential} },
+		load: func(key string, data []byte) (dayfly.Project, error) {
+			stored, err := decode[storedProject](key, data)
+			stored.Project.Format = dayfly.Format
+			stored.Project.Credential = stored.Credential
+			return stored.Project, err
+		},
+		indexes: map[string]func(dayfly.Project) string{
+			byID: func(p dayfly.Project) string { return p.ID },
+		}}
+	Environments = Kind[dayfly.EnvironmentRecord]{name: "environment", // name
+		indexes: map[string]func(dayfly.EnvironmentRecord) string{
+			byID:      func(e dayfly.EnvironmentRecord) string { return e.ID },
+			byProject: func(e dayfly.EnvironmentRecord) string { return e.Spec.Project },
+		}}
+	Resolutions = Kind[dayfly.Resolution]{name: "resolution"} // name of the environment
+	Releases    = Kind[release.State]{name: "release"}        // name of the environment
+	Deployments = Kind[dayfly.Deployment]{name: "deployment", // id
+		indexes: map[string]func(dayfly.Deployment) string{
+			byOwner:   func(d dayfly.Deployment) string { return d.Key.Owner },
+			byProject: func(d dayfly.Deployment) string { return d.Key.Project },
+		}}
+	Observed  = Kind[dayfly.DeploymentStatus]{name: "observed"} // id of the deployment
+	Hosts     = Kind[HostClaim]{name: "host"}                   // public host name
+	Addresses = Kind[AddressClaim]{name: "address"}             // IP address
+	Nodes     = Kind[Node]{name: "node"}                        // id
+	// Credentials are sealed before they get here.
+	Credentials = Kind[Credential]{name: "credential"}  // id
+	Ended       = Kind[EndedEnvironment]{name: "ended", // id of the environment
+		indexes: map[string]func(EndedEnvironment) string{
+			byName: func(e EndedEnvironment) string { return e.Name },
+		}}
+	Retired = Kind[RetiredDeployment]{name: "retired", // id of the deployment
+		indexes: map[string]func(RetiredDeployment) string{
+			byOwner: func(d RetiredDeployment) string { return d.Environment },
+		}}
+)
+
+// kinds are those that caches hold.
+func kinds() []anyKind {
+	return []anyKind{Projects, Environments, Resolutions, Releases, Deployments, Observed,
+		Hosts, Addresses, Nodes, Credentials, Ended, Retired}
+}
+
+const (
+	byID      = "id"
+	byName    = "name"
+	byOwner   = "owner"
+	byProject = "project"
+)
+
+// storedProject adds what the API does not show.
+type storedProject struct {
+	dayfly.Project
+	Credential string `json:"credential,omitempty"`
+}
+
+// HostClaim says which environment has a public host name.
+type HostClaim struct {
+	Environment string `json:"environment"` // id
+	Name        string `json:"name"`        // of the environment
+}
+
+// AddressClaim says what an address stands for.
+type AddressClaim struct {
+	Environment string `json:"environment"` // id
+	Service     string `json:"service"`
+}
+
+// Node is a server that is alive; its record goes when it is not.
+type Node struct {
+	ID        string    `json:"id"`
+	Address   string    `json:"address"` // where others reach it
+	Hostname  string    `json:"hostname"`
+	StartedAt time.Time `json:"started_at"`
+	Version   string    `json:"version"`
+}
+
+// Credential is a sealed secret.
+type Credential struct {
+	Ciphertext []byte `json:"ciphertext"`
+}
+
+// EndedEnvironment is what is kept of an environment that is gone, for as long as
+// its logs and events are.
+type EndedEnvironment struct {
+	ID          string    `json:"id"`
+	Name        string    `json:"name"`
+	Project     string    `json:"project"`
+	EndedAt     time.Time `json:"ended_at"`
+	Deployments []string  `json:"deployments,omitempty"` // ids
+}
+
+// RetiredDeployment is what is kept of a deployment that is gone, for as long as
+// its logs are.
+type RetiredDeployment struct {
+	ID          string    `json:"id"`
+	Environment string    `json:"environment"` // id
+	Service     string    `json:"service"`
+	Runner      string    `json:"runner,omitempty"`
+	Node        string    `json:"node,omitempty"`
+	RetiredAt   time.Time `json:"retired_at"`
+}
+
+// EnvironmentByID finds an environment by its id.
+func EnvironmentByID(c *Cache, id string) (Record[dayfly.EnvironmentRecord], bool) {
+	return first(selectBy(c, Environments, byID, id))
+}
+
+// EnvironmentsOf gives the environments of a project, in the order of their names.
+func EnvironmentsOf(c *Cache, project string) iter.Seq[Record[dayfly.EnvironmentRecord]] {
+	return selectBy(c, Environments, byProject, project)
+}
+
+// ProjectByID finds a project by its id.
+func ProjectByID(c *Cache, id string) (Record[dayfly.Project], bool) {
+	return first(selectBy(c, Projects, byID, id))
+}
+
+// DeploymentsOf gives the deployments of an owner (DeploymentKey.Owner: the id of
+// an environment, or "project:NAME"), in the order of their ids.
+func DeploymentsOf(c *Cache, owner string) iter.Seq[Record[dayfly.Deployment]] {
+	return selectBy(c, Deployments, byOwner, owner)
+}
+
+// DeploymentsOfProject gives the deployments of a project and of all its
+// environments, in the order of their ids.
+func DeploymentsOfProject(c *Cache, project string) iter.Seq[Record[dayfly.Deployment]] {
+	return selectBy(c, Deployments, byProject, project)
+}
+
+// RetiredOf gives the retired deployments of an environment, by its id.
+func RetiredOf(c *Cache, environment string) iter.Seq[Record[RetiredDeployment]] {
+	return selectBy(c, Retired, byOwner, environment)
+}
+
+// EndedNamed gives the environments of this name that are gone.
+func EndedNamed(c *Cache, name string) iter.Seq[Record[EndedEnvironment]] {
+	return selectBy(c, Ended, byName, name)
+}
+
+func first[T any](records iter.Seq[Record[T]]) (Record[T], bool) {
+	for r := range records {
+		return r, true
+	}
+	return Record[T]{}, false
+}

@@ -1,0 +1,191 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/concurrency"
+
+	"github.com/dayfly-dev/dayfly"
+)
+
+// Membership shows the others that a node is alive.
+type Membership struct {
+	store   *Store
+	node    Node
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	left    error // set when stay has ended
+}
+
+// Join puts down the record of a node for as long as this process is alive and
+// reaches etcd, until ctx ends or Close is called. When the lease was lost it is
+// made again as soon as etcd is back. A node id must be used by one server only.
+func (s *Store) Join(ctx context.Context, node Node) (*Membership, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	m := &Membership{store: s, node: node, cancel: cancel}
+	session, err := m.enter(ctx)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	m.running.Go(func() { m.stay(ctx, session) })
+	return m, nil
+}
+
+// Close takes the node's record away. Where etcd does not answer that is an error,
+// and the record goes when its lease has run out.
+func (m *Membership) Close() error {
+	m.cancel()
+	m.running.Wait()
+	return m.left
+}
+
+// enter makes a lease and the record under it.
+func (m *Membership) enter(ctx context.Context) (*session, error) {
+	session, err := m.store.newSession(ctx)
+	if err != nil {
+		return nil, err
+	}
+	data, err := Nodes.encode(m.node)
+	if err == nil {
+		putCtx, cancel := context.WithTimeout(ctx, m.store.timeout)
+		defer cancel()
+		if _, err = m.store.client.Put(putCtx, Nodes.path(m.node.ID), string(data), clientv3.WithLease(session.Lease())); err == nil {
+			return session, nil
+		}
+		err = m.store.failure(putCtx, err)
+	}
+	_ = session.end()
+	return nil, err
+}
+
+func (m *Membership) stay(ctx context.Context, session *session) {
+	for {
+		select {
+		case <-ctx.Done():
+			m.left = session.end()
+			return
+		case <-session.Done():
+			m.store.log.Warn("the lease of this node ended, it is made again", "node", m.node.ID)
+		}
+		_ = session.end()
+		var err error
+		for session, err = m.enter(ctx); err != nil; session, err = m.enter(ctx) {
+			if ctx.Err() != nil {
+				return
+			}
+			pause(ctx, retryPause)
+		}
+	}
+}
+
+// session is a lease that is kept alive.
+type session struct {
+	*concurrency.Session
+	store  *Store
+	cancel context.CancelFunc
+}
+
+// newSession makes a lease within the time-out of the store. It is kept alive until
+// it is lost or end is called; ctx only bounds the making.
+func (s *Store) newSession(ctx context.Context) (*session, error) {
+	// The session lives in a context that ends with the time-out, unless it has
+	// been made by then.
+	live, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	late := time.AfterFunc(s.timeout, cancel)
+	abandoned := context.AfterFunc(ctx, cancel)
+	made, err := concurrency.NewSession(s.client, concurrency.WithTTL(s.leaseTTL), concurrency.WithContext(live))
+	inTime, wanted := late.Stop(), abandoned()
+	switch {
+	case err == nil && inTime && wanted:
+		return &session{Session: made, store: s, cancel: cancel}, nil
+	case err == nil:
+		_ = (&session{Session: made, store: s, cancel: cancel}).end()
+		err = context.DeadlineExceeded
+	}
+	cancel()
+	return nil, s.failure(ctx, err)
+}
+
+// end revokes the lease, so that what is under it goes at once. Where etcd is away
+// the lease runs out by itself.
+func (s *session) end() error {
+	s.Orphan()
+	s.cancel()
+	ctx, cancel := context.WithTimeout(context.Background(), min(s.store.timeout, time.Second))
+	defer cancel()
+	if _, err := s.store.client.Revoke(ctx, s.Lease()); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return s.store.failure(ctx, err)
+	}
+	return nil
+}
+
+// Lead runs fn while this server has a role, and asks for the role again whenever
+// that was lost. The context of fn ends as soon as the loss is noticed, and Lead
+// waits for fn before it goes on. It returns ctx's error when ctx ends, or what fn
+// returns by itself while it has the role, which then goes to another server.
+//
+// A server that is cut off notices later than the others, so for a moment two may
+// believe that they have the role: guard what must not happen twice by revisions.
+func (s *Store) Lead(ctx context.Context, role, node string, fn func(ctx context.Context) error) error {
+	for ctx.Err() == nil {
+		session, err := s.newSession(ctx)
+		if err != nil {
+			pause(ctx, retryPause)
+			continue
+		}
+		done, err := s.leadOnce(ctx, session, role, node, fn)
+		_ = session.end()
+		if done {
+			return err
+		}
+		if err != nil {
+			pause(ctx, retryPause)
+		}
+	}
+	return ctx.Err()
+}
+
+// leadOnce waits for the role and runs fn with it; done says that fn ended by itself.
+func (s *Store) leadOnce(ctx context.Context, session *session, role, node string, fn func(ctx context.Context) error) (done bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	lost := make(chan struct{})
+	go func() {
+		defer close(lost)
+		select {
+		case <-session.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	defer func() {
+		cancel()
+		<-lost
+	}()
+	election := concurrency.NewElection(session.Session, electionsRoot+role)
+	if err := election.Campaign(ctx, node); err != nil {
+		return false, err
+	}
+	err = fn(ctx)
+	return ctx.Err() == nil, err
+}
+
+// Leader gives the node that has a role; nobody having it is dayfly.CodeNotFound.
+func (s *Store) Leader(ctx context.Context, role string) (node string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	resp, err := s.client.Get(ctx, electionsRoot+role+"/", clientv3.WithFirstCreate()...)
+	if err != nil {
+		return "", s.failure(ctx, err)
+	}
+	if len(resp.Kvs) == 0 {
+		return "", dayfly.Errorf(dayfly.CodeNotFound, "nobody has the role %s", role)
+	}
+	return string(resp.Kvs[0].Value), nil
+}
