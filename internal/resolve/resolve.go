@@ -1,0 +1,457 @@
+// Package resolve turns what a user asked for into commits, definitions,
+// addresses and variables: EnvironmentSpec -> Resolution.
+package resolve
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/spec"
+)
+
+// RefKind says how a Ref is to be read.
+type RefKind int
+
+// The kinds of refs.
+const (
+	DefaultBranch RefKind = iota
+	Branch
+	AnyRef // branch, tag or commit
+)
+
+// Ref names a commit.
+type Ref struct {
+	Kind RefKind
+	Name string
+}
+
+// Sources is where commits and their trees come from.
+type Sources interface {
+	// Resolve gives the commit that ref names, and the name of the branch when ref is
+	// the default one. A ref that does not exist is dayfly.CodeNotFound.
+	Resolve(ctx context.Context, repo string, token dayfly.Secret, ref Ref) (commit, name string, err error)
+	// Tree gives a folder with the files of a commit; release lets go of it.
+	Tree(ctx context.Context, repo string, token dayfly.Secret, commit string) (dir string, release func(), err error)
+	// SameHost says whether a token for repository a may be shown to b.
+	SameHost(a, b string) bool
+	// Clean checks the URL of a repository and splits credentials off it.
+	Clean(repo string) (clean string, token dayfly.Secret, err error)
+	// Base is the last part of a repository's URL, as a name for people.
+	Base(repo string) string
+}
+
+// Config is what the server's flags say about names and addresses.
+type Config struct {
+	Domain       string
+	HostPattern  string                   // --hosts
+	PublicURL    func(host string) string // with scheme and port
+	InternalPort func() int
+}
+
+// Resolver resolves environments. It keeps nothing.
+type Resolver struct {
+	Config  Config
+	Sources Sources
+	Now     func() time.Time
+}
+
+// Input is an environment that is to be resolved.
+type Input struct {
+	Project    dayfly.Project
+	Record     dayfly.EnvironmentRecord
+	Token      dayfly.Secret
+	Credential string // id under which Token is stored
+	Previous   *dayfly.Resolution
+	// Address gives a free loopback address for SERVICE_URL.
+	Address func() (string, error)
+}
+
+// Resolve looks up the commits of every service, reads their definitions there
+// and gives them names, addresses and variables. All that is wrong with the files
+// comes at once, as dayfly.CodeInvalid.
+func (r *Resolver) Resolve(ctx context.Context, in Input) (*dayfly.Resolution, error) {
+	s := &session{Resolver: r, in: in, spec: in.Record.Spec, files: map[string]*spec.Project{}}
+	chosen, err := s.choose(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res := &dayfly.Resolution{Format: dayfly.Format, Environment: in.Record.ID, ResolvedAt: r.Now()}
+	if err := s.assignAddresses(chosen); err != nil {
+		return nil, err
+	}
+	s.assignHosts(chosen)
+	for _, c := range chosen {
+		def, err := s.define(c, chosen)
+		if err != nil {
+			return nil, err
+		}
+		vars := s.variables(c, def, chosen)
+		res.Services = append(res.Services, dayfly.ResolvedService{
+			Name: c.name, From: dayfly.FromOwn, Version: c.version, Repo: c.repo, Commit: c.commit,
+			Credential: s.credentialFor(c.repo), Definition: def, Variables: vars, Hash: hash(def, vars), Address: c.address, Hosts: c.hosts,
+		})
+	}
+	if err := runnable(res); err != nil {
+		return nil, err
+	}
+	return res, nil
+}
+
+// choice is one service of the environment on its way to a ResolvedService.
+type choice struct {
+	name, repo, commit, version string
+	file                        *spec.Project // that defines it
+	raw                         dayfly.Definition
+	ask                         dayfly.ServiceSpec
+	address                     string
+	hosts                       []string
+}
+
+type session struct {
+	*Resolver
+	in    Input
+	spec  dayfly.EnvironmentSpec
+	files map[string]*spec.Project // by repository and commit
+}
+
+// choose decides which services the environment has and at which commits.
+func (s *session) choose(ctx context.Context) ([]*choice, error) {
+	if len(s.spec.Base) > 0 && s.spec.Base != "none" {
+		return nil, dayfly.Invalid(dayfly.Problem{Field: "base", Message: "borrowing from a base is not built yet: leave base out, or say none"})
+	}
+	repo := s.in.Project.Repo
+	commit, branch, branchMissing, err := s.projectCommit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	file, err := s.file(ctx, repo, commit)
+	if err != nil {
+		return nil, err
+	}
+	if names := file.Databases(); len(names) > 0 {
+		return nil, dayfly.Invalid(dayfly.Problem{Field: "x-dayfly.databases", Message: "databases on demand are not built yet: run " + strings.Join(names, ", ") + " yourself and set the address as a variable"})
+	}
+	asks := map[string]dayfly.ServiceSpec{}
+	var problems []dayfly.Problem
+	for _, a := range s.spec.Services {
+		if !slices.Contains(file.Services(), a.Name) {
+			problems = append(problems, unknownService("services", a.Name, file))
+		}
+		if a.URL != "" {
+			problems = append(problems, dayfly.Problem{Field: "services." + a.Name + ".url", Message: "external services are not built yet"})
+		}
+		asks[a.Name] = a
+	}
+	for _, name := range s.spec.Only {
+		if !slices.Contains(file.Services(), name) {
+			problems = append(problems, unknownService("only", name, file))
+		}
+	}
+	if len(problems) > 0 {
+		return nil, dayfly.Invalid(problems...)
+	}
+	var chosen []*choice
+	branchFound := branchMissing == nil
+	for _, name := range file.Services() {
+		if s.spec.Only != nil && !slices.Contains(s.spec.Only, name) && !file.IsTest(name) {
+			continue
+		}
+		c := &choice{name: name, repo: repo, commit: commit, version: branch, file: file, ask: asks[name]}
+		if other := file.Repo(name); other != "" {
+			c.repo = other
+		}
+		if c.ask.Repo != "" {
+			c.repo = c.ask.Repo
+		}
+		found, err := s.commitOf(ctx, c, repo)
+		if err != nil {
+			return nil, err
+		}
+		branchFound = branchFound || found
+		if c.repo != repo || c.commit != commit {
+			own, err := s.fileOf(ctx, c)
+			if err != nil {
+				return nil, err
+			}
+			if own != nil {
+				c.file = own
+			}
+		}
+		chosen = append(chosen, c)
+	}
+	if !branchFound {
+		return nil, branchMissing
+	}
+	return chosen, nil
+}
+
+// projectCommit finds the commit of the project's own repository: the branch that
+// was asked for, or, where only another repository of the project may have it, the
+// default branch and the error that says so.
+func (s *session) projectCommit(ctx context.Context) (commit, branch string, missing, err error) {
+	repo := s.in.Project.Repo
+	ref := Ref{Kind: DefaultBranch}
+	if s.spec.Branch != "" {
+		ref = Ref{Branch, s.spec.Branch}
+	}
+	commit, branch, err = s.Sources.Resolve(ctx, repo, s.in.Token, ref)
+	if err != nil && ref.Kind == Branch && dayfly.ErrorCode(err) == dayfly.CodeNotFound {
+		missing = err
+		commit, branch, err = s.Sources.Resolve(ctx, repo, s.in.Token, Ref{Kind: DefaultBranch})
+	}
+	return commit, branch, missing, err
+}
+
+// commitOf finds the commit of one service, and says whether the environment's
+// branch exists in a repository of the service's own.
+func (s *session) commitOf(ctx context.Context, c *choice, projectRepo string) (branchFound bool, err error) {
+	token := s.tokenFor(c.repo)
+	resolve := func(ref Ref) error {
+		commit, name, err := s.Sources.Resolve(ctx, c.repo, token, ref)
+		if err == nil {
+			c.commit, c.version = commit, name
+		}
+		return err
+	}
+	switch {
+	case c.ask.Version != "":
+		return false, named(c.name, resolve(Ref{AnyRef, c.ask.Version}))
+	case c.ask.Branch != "":
+		return false, named(c.name, resolve(Ref{Branch, c.ask.Branch}))
+	case c.repo == projectRepo:
+		return false, nil // the project's own commit, as it stands
+	case s.spec.Branch == "":
+		return false, named(c.name, resolve(Ref{Kind: DefaultBranch}))
+	}
+	err = resolve(Ref{Branch, s.spec.Branch})
+	if dayfly.ErrorCode(err) == dayfly.CodeNotFound {
+		return false, named(c.name, resolve(Ref{Kind: DefaultBranch}))
+	}
+	return err == nil, named(c.name, err)
+}
+
+// named says of which service an error speaks.
+func named(service string, err error) error {
+	var e *dayfly.Error
+	if errors.As(err, &e) && len(e.Problems) == 0 {
+		return &dayfly.Error{Code: e.Code, Message: "service " + service + ": " + e.Error(), Err: err}
+	}
+	return err
+}
+
+// tokenFor keeps the user's token to the host of the project: a project file must
+// not be able to have it sent elsewhere.
+func (s *session) tokenFor(repo string) dayfly.Secret {
+	if s.Sources.SameHost(s.in.Project.Repo, repo) {
+		return s.in.Token
+	}
+	return dayfly.Secret{}
+}
+
+// credentialFor gives the id of the credential that goes with tokenFor.
+func (s *session) credentialFor(repo string) string {
+	if s.Sources.SameHost(s.in.Project.Repo, repo) {
+		return s.in.Credential
+	}
+	return ""
+}
+
+// file reads the project file of a commit.
+func (s *session) file(ctx context.Context, repo, commit string) (*spec.Project, error) {
+	key := repo + "\x00" + commit
+	if f, ok := s.files[key]; ok {
+		return f, nil
+	}
+	dir, release, err := s.Sources.Tree(ctx, repo, s.tokenFor(repo), commit)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	f, err := spec.LoadDir(dir, spec.Options{})
+	if err != nil {
+		return nil, err
+	}
+	s.files[key] = f
+	return f, nil
+}
+
+// fileOf reads the project file of the commit that a service is at, if it has one that
+// defines the service; nil = the project's own file defines it.
+func (s *session) fileOf(ctx context.Context, c *choice) (*spec.Project, error) {
+	f, err := s.file(ctx, c.repo, c.commit)
+	switch {
+	case dayfly.ErrorCode(err) == dayfly.CodeNotFound:
+		return nil, nil
+	case err != nil:
+		return nil, named(c.name, err)
+	case !slices.Contains(f.Services(), c.name):
+		return nil, nil
+	}
+	return f, nil
+}
+
+// assignAddresses gives every service that takes connections its loopback
+// address, the one it had before where it had one.
+func (s *session) assignAddresses(chosen []*choice) error {
+	before := map[string]string{}
+	if s.in.Previous != nil {
+		for _, rs := range s.in.Previous.Services {
+			before[rs.Name] = rs.Address
+		}
+	}
+	for _, c := range chosen {
+		raw, err := c.file.Raw(c.name)
+		if err != nil {
+			return err
+		}
+		c.raw = raw
+		if c.raw.Port == 0 {
+			continue
+		}
+		if c.address = before[c.name]; c.address == "" {
+			if c.address, err = s.in.Address(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// assignHosts gives public services their hosts: the environment's own first, the
+// service's second.
+func (s *session) assignHosts(chosen []*choice) {
+	label := s.spec.Name
+	if s.spec.Prefix != "" {
+		label = s.spec.Prefix
+	}
+	for _, c := range chosen {
+		if len(c.routes()) > 0 {
+			c.hosts = append(c.hosts, label+"."+s.Config.Domain)
+		}
+		if c.raw.Port != 0 && c.raw.Protocol != dayfly.ProtocolTCP {
+			c.hosts = append(c.hosts, dayfly.ServiceHost(s.Config.HostPattern, c.name, label)+"."+s.Config.Domain)
+		}
+	}
+}
+
+// routes gives the service's path routes: the environment's wish beats the file.
+func (c *choice) routes() []dayfly.PathRoute {
+	if c.ask.Route != "" {
+		return []dayfly.PathRoute{{Path: c.ask.Route}}
+	}
+	return c.raw.Routes
+}
+
+// define interpolates the definition of a service.
+func (s *session) define(c *choice, chosen []*choice) (dayfly.Definition, error) {
+	vars := s.address(c, chosen)
+	def, err := c.file.Definition(c.name, vars)
+	if err != nil {
+		return dayfly.Definition{}, err
+	}
+	def.Routes = c.routes()
+	return def, nil
+}
+
+// address gives the variables that tell a service where it and the others are.
+func (s *session) address(c *choice, chosen []*choice) map[string]string {
+	vars := map[string]string{
+		"DAYFLY_ENV": s.spec.Name, "DAYFLY_PROJECT": s.in.Project.Name,
+		"DAYFLY_SERVICE": c.name, "DAYFLY_VERSION": c.commit,
+	}
+	if url := s.publicURL(c, chosen); url != "" {
+		vars["DAYFLY_URL"] = url
+	}
+	port := s.Config.InternalPort()
+	for _, other := range chosen {
+		if other == c || other.address == "" {
+			continue
+		}
+		name := strings.ToUpper(strings.ReplaceAll(other.name, "-", "_"))
+		switch other.raw.Protocol {
+		case dayfly.ProtocolTCP:
+			vars[name+"_URL"] = fmt.Sprintf("tcp://%s:%d", other.address, port)
+			vars[name+"_HOST"] = other.address
+			vars[name+"_PORT"] = fmt.Sprint(port)
+		default:
+			vars[name+"_URL"] = fmt.Sprintf("http://%s:%d", other.address, port)
+		}
+	}
+	return vars
+}
+
+// publicURL is the address of the service itself, or, for one without, of the environment.
+func (s *session) publicURL(c *choice, chosen []*choice) string {
+	if len(c.hosts) > 0 {
+		return s.Config.PublicURL(c.hosts[0])
+	}
+	for _, other := range chosen {
+		if len(other.routes()) > 0 {
+			return s.Config.PublicURL(other.hosts[0])
+		}
+	}
+	return ""
+}
+
+// variables puts together what an instance is given, weakest first: where the others
+// are, the project file, the environment file, and what is ours.
+func (s *session) variables(c *choice, def dayfly.Definition, chosen []*choice) map[string]string {
+	ours := s.address(c, chosen)
+	vars := maps.Clone(ours)
+	maps.Copy(vars, def.Variables)
+	maps.Copy(vars, c.ask.Variables)
+	for name, value := range ours {
+		if strings.HasPrefix(name, "DAYFLY_") {
+			vars[name] = value
+		}
+	}
+	for name := range vars {
+		if _, is := ours[name]; !is && (name == "PORT" || strings.HasPrefix(name, "DAYFLY_")) {
+			delete(vars, name)
+		}
+	}
+	return vars
+}
+
+// runnable refuses services that the local runner has no command for.
+func runnable(res *dayfly.Resolution) error {
+	var problems []dayfly.Problem
+	for _, rs := range res.Services {
+		if len(rs.Definition.Run) == 0 {
+			problems = append(problems, dayfly.Problem{
+				Field:   "services." + rs.Name,
+				Message: "has no command for the local runner: add x-dayfly.process.run, or leave the service out with --only",
+			})
+		}
+	}
+	if len(problems) > 0 {
+		return dayfly.Invalid(problems...)
+	}
+	return nil
+}
+
+func unknownService(field, name string, file *spec.Project) dayfly.Problem {
+	return dayfly.Problem{Field: field, Message: fmt.Sprintf("the project has no service %q; it has %s", name, strings.Join(file.Services(), ", "))}
+}
+
+// hash identifies what a deployment is besides its commit.
+func hash(def dayfly.Definition, vars map[string]string) string {
+	b, err := json.Marshal(struct {
+		Definition dayfly.Definition
+		Variables  map[string]string
+	}{def, vars})
+	if err != nil {
+		panic(err) // both are plain data
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:12])
+}

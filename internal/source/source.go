@@ -1,0 +1,412 @@
+// Package source gets commits and their trees out of git repositories, with the git
+// program. Nothing in a repository runs: no hook, filter, submodule or helper.
+package source
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/dayfly-dev/dayfly"
+)
+
+// Config says where and from where sources are kept.
+type Config struct {
+	Dir    string
+	Logger *slog.Logger
+}
+
+// Source keeps a mirror of every repository and trees of their commits.
+type Source struct {
+	Config
+	askpass string
+	config  string // git's global configuration, for us
+	flights singleflight.Group
+
+	mu    sync.Mutex
+	known map[string]listing // by folder of a local repository
+	uses  map[string]int     // of trees, by folder
+}
+
+// listing is what ls-remote said when a repository looked like this.
+type listing struct {
+	print string
+	refs  refs
+}
+
+// refs are the branches and tags of a repository.
+type refs struct {
+	head     string // name of the default branch
+	branches map[string]string
+	tags     map[string]string
+}
+
+// New makes the folders.
+func New(config Config) (*Source, error) {
+	s := &Source{Config: config, known: map[string]listing{}, uses: map[string]int{}}
+	for _, dir := range []string{"mirrors", "trees"} {
+		if err := os.MkdirAll(filepath.Join(config.Dir, dir), 0o711); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.sweep(); err != nil {
+		return nil, err
+	}
+	s.askpass = filepath.Join(config.Dir, "askpass")
+	if err := os.WriteFile(s.askpass, []byte(askpass), 0o700); err != nil {
+		return nil, err
+	}
+	var err error
+	s.config, err = credentialConfig(config.Dir)
+	return s, err
+}
+
+// sweep removes what a crash left half done.
+func (s *Source) sweep() error {
+	found, err := filepath.Glob(filepath.Join(s.Dir, "*", "*.new-*"))
+	for _, dir := range found {
+		err = errors.Join(err, removeAll(dir))
+	}
+	return err
+}
+
+// Kind says how a Ref is read.
+type Kind int
+
+// The kinds of refs.
+const (
+	Default Kind = iota // the default branch
+	Branch
+	Any // branch, tag or commit
+)
+
+// Ref names a commit.
+type Ref struct {
+	Kind Kind
+	Name string
+}
+
+// Resolve gives the commit of a ref and the name of the ref (that of the default
+// branch, where that was asked for). The repository is asked each time.
+func (s *Source) Resolve(ctx context.Context, repo Repo, token dayfly.Secret, ref Ref) (commit, name string, err error) {
+	if err := validRef(ref); err != nil {
+		return "", "", err
+	}
+	list, err := s.list(ctx, repo, token)
+	if err != nil {
+		return "", "", err
+	}
+	name = ref.Name
+	switch ref.Kind {
+	case Default:
+		name = list.head
+		commit = list.branches[name]
+		if commit == "" {
+			return "", "", dayfly.Errorf(dayfly.CodeNotFound, "%s has no default branch yet: push one", repo)
+		}
+	case Branch:
+		commit = list.branches[name]
+	default:
+		commit = list.branches[name]
+		if commit == "" {
+			commit = list.tags[name]
+		}
+		if commit == "" && isHash(name) {
+			return s.byHash(ctx, repo, token, name)
+		}
+	}
+	if commit == "" {
+		return "", "", notFound(repo, ref, list)
+	}
+	return commit, name, s.fetch(ctx, repo, token, commit)
+}
+
+// Heads gives the branches and their commits.
+func (s *Source) Heads(ctx context.Context, repo Repo, token dayfly.Secret) (map[string]string, error) {
+	list, err := s.list(ctx, repo, token)
+	return list.branches, err
+}
+
+func validRef(ref Ref) error {
+	if ref.Kind == Default {
+		return nil
+	}
+	n := ref.Name
+	if n == "" || strings.HasPrefix(n, "-") || strings.HasPrefix(n, "/") || strings.HasSuffix(n, "/") || strings.HasSuffix(n, ".lock") ||
+		strings.Contains(n, "..") || strings.Contains(n, "@{") || strings.Contains(n, "//") || strings.HasSuffix(n, ".") ||
+		strings.ContainsFunc(n, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(`~^:?*[\`, r) }) {
+		return dayfly.Invalid(dayfly.Problem{Field: "branch", Message: fmt.Sprintf("%q is no name that git allows", n)})
+	}
+	return nil
+}
+
+func isHash(s string) bool {
+	return len(s) >= 7 && len(s) <= 40 && !strings.ContainsFunc(s, func(r rune) bool { return !strings.ContainsRune("0123456789abcdef", r) })
+}
+
+// byHash finds a commit by its full or abbreviated hash.
+func (s *Source) byHash(ctx context.Context, repo Repo, token dayfly.Secret, hash string) (string, string, error) {
+	if err := s.fetchAll(ctx, repo, token); err != nil {
+		return "", "", err
+	}
+	var out bytes.Buffer
+	err := s.git(ctx, dayfly.Secret{}, s.mirror(repo), &out, "rev-parse", "--verify", "--quiet", "--end-of-options", hash+"^{commit}")
+	var said *gitError
+	if errors.As(err, &said) {
+		return "", "", dayfly.Errorf(dayfly.CodeNotFound, "%s has no commit %s in any of its branches", repo, hash)
+	}
+	return strings.TrimSpace(out.String()), hash, err
+}
+
+func notFound(repo Repo, ref Ref, list refs) error {
+	what := "branch"
+	if ref.Kind == Any {
+		what = "branch, tag or commit"
+	}
+	names := slices.Sorted(maps.Keys(list.branches))
+	more := ""
+	if len(names) > 10 {
+		names, more = names[:10], ", …"
+	}
+	return dayfly.Errorf(dayfly.CodeNotFound, "%s has no %s %q; its branches are %s%s", repo, what, ref.Name, strings.Join(names, ", "), more)
+}
+
+// list asks a repository for its refs; a local one only when its files have changed.
+func (s *Source) list(ctx context.Context, repo Repo, token dayfly.Secret) (refs, error) {
+	print, local := s.Fingerprint(repo)
+	if local {
+		s.mu.Lock()
+		l, ok := s.known[repo.Local]
+		s.mu.Unlock()
+		if ok && l.print == print {
+			return l.refs, nil
+		}
+	}
+	var out bytes.Buffer
+	if err := s.git(ctx, token, s.Dir, &out, "ls-remote", "--symref", "--end-of-options", repo.URL); err != nil {
+		return refs{}, unreachable(repo, err)
+	}
+	r := refs{branches: map[string]string{}, tags: map[string]string{}}
+	head := ""
+	for line := range strings.Lines(out.String()) {
+		value, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		switch {
+		case name == "HEAD" && strings.HasPrefix(value, "ref: refs/heads/"):
+			r.head = strings.TrimPrefix(value, "ref: refs/heads/")
+		case name == "HEAD":
+			head = value
+		case strings.HasPrefix(name, "refs/heads/"):
+			r.branches[strings.TrimPrefix(name, "refs/heads/")] = value
+		case strings.HasPrefix(name, "refs/tags/"):
+			// An annotated tag comes twice; the second line, ^{}, is the commit.
+			r.tags[strings.TrimSuffix(strings.TrimPrefix(name, "refs/tags/"), "^{}")] = value
+		}
+	}
+	if r.branches[r.head] == "" { // detached, or a branch without commits
+		for _, name := range slices.Sorted(maps.Keys(r.branches)) {
+			if r.branches[name] == head || head == "" && (name == "main" || name == "master") {
+				r.head = name
+				break
+			}
+		}
+	}
+	if local {
+		s.mu.Lock()
+		s.known[repo.Local] = listing{print, r}
+		s.mu.Unlock()
+	}
+	return r, nil
+}
+
+func unreachable(repo Repo, err error) error {
+	var said *gitError
+	if !errors.As(err, &said) {
+		return err
+	}
+	text := said.Error()
+	switch {
+	case strings.Contains(text, "Authentication failed"), strings.Contains(text, "could not read Username"), strings.Contains(text, "could not read Password"),
+		strings.Contains(text, "Permission denied"):
+		return &dayfly.Error{Code: dayfly.CodeForbidden, Err: err,
+			Message: fmt.Sprintf("%s wants a login: give a token (--github-token), or set up git's credentials for the server's user (%s)", repo, text)}
+	}
+	return &dayfly.Error{Code: dayfly.CodeFailed, Err: err, Message: fmt.Sprintf("%s cannot be read: %s", repo, text)}
+}
+
+func (s *Source) mirror(repo Repo) string {
+	sum := sha256.Sum256([]byte(repo.URL))
+	return filepath.Join(s.Dir, "mirrors", hex.EncodeToString(sum[:10]))
+}
+
+// fetch brings a commit into the mirror, unless it is there.
+func (s *Source) fetch(ctx context.Context, repo Repo, token dayfly.Secret, commit string) error {
+	if s.has(ctx, repo, commit) {
+		return nil
+	}
+	if err := s.fetchAll(ctx, repo, token); err != nil {
+		return err
+	}
+	if !s.has(ctx, repo, commit) {
+		return dayfly.Errorf(dayfly.CodeNotFound, "%s has no commit %s any more", repo, commit)
+	}
+	return nil
+}
+
+func (s *Source) has(ctx context.Context, repo Repo, commit string) bool {
+	if _, err := os.Stat(filepath.Join(s.Dir, "trees", treeName(repo, commit))); err == nil {
+		return true
+	}
+	if _, err := os.Stat(s.mirror(repo)); err != nil {
+		return false
+	}
+	return s.git(ctx, dayfly.Secret{}, s.mirror(repo), nil, "cat-file", "-e", "--end-of-options", commit+"^{commit}") == nil
+}
+
+// fetchAll brings all refs into the mirror; callers at the same time share one fetch.
+func (s *Source) fetchAll(ctx context.Context, repo Repo, token dayfly.Secret) error {
+	_, err, _ := s.flights.Do("fetch "+repo.URL, func() (any, error) {
+		dir := s.mirror(repo)
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			fresh, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".new-")
+			if err != nil {
+				return nil, err
+			}
+			defer os.RemoveAll(fresh)
+			if err := s.git(ctx, dayfly.Secret{}, fresh, nil, "init", "--quiet", "--bare", "--template="); err != nil {
+				return nil, err
+			}
+			if err := os.Rename(fresh, dir); err != nil && !errors.Is(err, fs.ErrExist) {
+				return nil, err
+			}
+		}
+		err := s.git(ctx, token, dir, nil, "fetch", "--quiet", "--prune", "--force", "--no-recurse-submodules", "--no-write-fetch-head", "--no-tags",
+			"--end-of-options", repo.URL, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+		if err != nil {
+			return nil, unreachable(repo, err)
+		}
+		return nil, nil
+	})
+	return err
+}
+
+func treeName(repo Repo, commit string) string {
+	sum := sha256.Sum256([]byte(repo.URL + "\x00" + commit))
+	return hex.EncodeToString(sum[:16])
+}
+
+// Tree gives a folder with the files of a commit, for reading. It stays at least
+// until release is called.
+func (s *Source) Tree(ctx context.Context, repo Repo, token dayfly.Secret, commit string) (dir string, release func(), err error) {
+	dir = filepath.Join(s.Dir, "trees", treeName(repo, commit))
+	s.mu.Lock()
+	s.uses[dir]++
+	s.mu.Unlock()
+	release = sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.uses[dir]--; s.uses[dir] == 0 {
+			delete(s.uses, dir)
+		}
+	})
+	_, err, _ = s.flights.Do("tree "+dir, func() (any, error) {
+		if _, err := os.Stat(dir); err == nil {
+			return nil, nil
+		}
+		fresh, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".new-")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = removeAll(fresh) }()
+		if err := s.write(ctx, repo, token, commit, fresh, false); err != nil {
+			return nil, err
+		}
+		if err := os.Chmod(fresh, 0o755); err != nil {
+			return nil, err
+		}
+		return nil, os.Rename(fresh, dir)
+	})
+	if err != nil {
+		release()
+		return "", func() {}, err
+	}
+	return dir, release, nil
+}
+
+// Worktree writes the files of a commit into the empty folder dst, with a small
+// repository of their own.
+func (s *Source) Worktree(ctx context.Context, repo Repo, token dayfly.Secret, commit, dst string) error {
+	return s.write(ctx, repo, token, commit, dst, true)
+}
+
+// write checks a commit out. The repository that git needs for that has the mirror's
+// objects by hard links or reference only while it is made.
+func (s *Source) write(ctx context.Context, repo Repo, token dayfly.Secret, commit, dst string, keepGit bool) error {
+	if err := s.fetch(ctx, repo, token, commit); err != nil {
+		return err
+	}
+	if !s.inMirror(ctx, repo, commit) {
+		if err := s.fetchAll(ctx, repo, token); err != nil {
+			return err
+		}
+	}
+	none := dayfly.Secret{}
+	for _, args := range [][]string{
+		{"init", "--quiet", "--template="},
+		{"fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--end-of-options", "file://" + s.mirror(repo), commit},
+		{"checkout", "--quiet", "--detach", "FETCH_HEAD"},
+	} {
+		if err := s.git(ctx, none, dst, nil, args...); err != nil {
+			return &dayfly.Error{Code: dayfly.CodeFailed, Err: err, Message: fmt.Sprintf("commit %s of %s cannot be checked out: %v", commit, repo, err)}
+		}
+	}
+	if keepGit {
+		return nil
+	}
+	return os.RemoveAll(filepath.Join(dst, ".git"))
+}
+
+func (s *Source) inMirror(ctx context.Context, repo Repo, commit string) bool {
+	return s.git(ctx, dayfly.Secret{}, s.mirror(repo), nil, "cat-file", "-e", "--end-of-options", commit+"^{commit}") == nil
+}
+
+// Prune removes the trees that nobody uses and keep does not name.
+func (s *Source) Prune(keep map[string]bool) error {
+	found, err := os.ReadDir(filepath.Join(s.Dir, "trees"))
+	if err != nil {
+		return err
+	}
+	for _, d := range found {
+		dir := filepath.Join(s.Dir, "trees", d.Name())
+		s.mu.Lock()
+		used := s.uses[dir] > 0
+		s.mu.Unlock()
+		if !used && !keep[d.Name()] {
+			err = errors.Join(err, removeAll(dir))
+		}
+	}
+	return err
+}
+
+// removeAll removes a folder in which some folders are read-only.
+func removeAll(dir string) error {
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			return os.Chmod(path, 0o700)
+		}
+		return nil
+	})
+	return errors.Join(err, os.RemoveAll(dir))
+}
