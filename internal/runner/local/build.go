@@ -1,0 +1,203 @@
+//go:build linux
+
+package local
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/logfile"
+	"github.com/dayfly-dev/dayfly/internal/spec"
+)
+
+func defaultBuilds() int { return max(1, runtime.NumCPU()) }
+
+// build is a build under way, with those who wait for it.
+type build struct {
+	done    chan struct{}
+	err     error
+	waiting int
+	cancel  context.CancelFunc
+}
+
+// buildKey names a build by everything that decides what comes out of it.
+func buildKey(d dayfly.Deployment) string {
+	env := map[string]string{}
+	for _, name := range d.Definition.BuildEnv {
+		env[name] = d.Variables[name]
+	}
+	b, err := json.Marshal(struct {
+		Repo, Commit, Dir string
+		Build             []dayfly.Command
+		Env               map[string]string
+	}{d.Repo, d.Commit, d.Definition.Dir, d.Definition.Build, env})
+	if err != nil {
+		panic(err) // plain data
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:16])
+}
+
+// build makes the tree of a deployment, or waits for somebody who makes the same one.
+func (r *Runner) build(ctx context.Context, d dayfly.Deployment) (key string, err error) {
+	key = buildKey(d)
+	for {
+		if _, err := os.Stat(r.path("builds", key)); err == nil {
+			return key, nil
+		}
+		r.mu.Lock()
+		b := r.building[key]
+		if b == nil {
+			// The build lives for as long as anybody waits for it.
+			buildCtx, cancel := context.WithCancel(r.ctx)
+			b = &build{done: make(chan struct{}), cancel: cancel}
+			r.building[key] = b
+			r.all.Go(func() {
+				b.err = r.makeBuild(buildCtx, d, key)
+				r.mu.Lock()
+				delete(r.building, key)
+				r.mu.Unlock()
+				cancel()
+				close(b.done)
+			})
+		}
+		b.waiting++
+		r.mu.Unlock()
+		select {
+		case <-b.done:
+		case <-ctx.Done():
+		}
+		r.mu.Lock()
+		b.waiting--
+		if b.waiting == 0 {
+			b.cancel()
+		}
+		r.mu.Unlock()
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		if !errors.Is(b.err, context.Canceled) {
+			return key, b.err
+		}
+		if r.ctx.Err() != nil {
+			return "", r.ctx.Err()
+		}
+		// Everybody else had given up just then: begin again.
+	}
+}
+
+// makeBuild checks out, builds and makes read-only under another name first, so that a
+// crash leaves nothing that looks whole.
+func (r *Runner) makeBuild(ctx context.Context, d dayfly.Deployment, key string) error {
+	select {
+	case r.builds <- struct{}{}:
+		defer func() { <-r.builds }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	fresh, err := os.MkdirTemp(r.path("builds"), key+".new-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = removeAll(fresh) }()
+	if err := os.Chmod(fresh, 0o755); err != nil {
+		return err
+	}
+	if err := r.Trees.Worktree(ctx, d, fresh); err != nil {
+		return err
+	}
+	out, err := logfile.Open(r.path("logs", d.ID, "build.log"))
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	dir, err := inside(fresh, d.Definition.Dir)
+	if err != nil {
+		return err
+	}
+	env, err := r.buildEnv(d, fresh)
+	if err != nil {
+		return err
+	}
+	for _, c := range d.Definition.Build {
+		if err := r.step(ctx, c, dir, env, out); err != nil {
+			return err
+		}
+	}
+	if err := readOnly(fresh); err != nil {
+		return err
+	}
+	return os.Rename(fresh, r.path("builds", key))
+}
+
+// step runs one command of a build; whatever it leaves running is ended.
+func (r *Runner) step(ctx context.Context, c dayfly.Command, dir string, env map[string]string, out *os.File) error {
+	args := spec.Expand(c, env)
+	shown := strings.Join(args, " ")
+	fmt.Fprintf(out, "$ %s\n", shown)
+	path, err := lookPath(args[0], dir, env["PATH"])
+	if err != nil {
+		return dayfly.Errorf(dayfly.CodeFailed, "the build failed: %s: %v", args[0], err)
+	}
+	cmd := exec.CommandContext(ctx, path, args[1:]...) //nolint:forbidigo // an argument vector; expansion stays within each argument
+	cmd.Args[0] = args[0]
+	cmd.Dir, cmd.Env = dir, list(env)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.Cancel = func() error { killGroup(cmd.Process.Pid); return nil }
+	cmd.WaitDelay = time.Second
+	err = cmd.Run()
+	if cmd.Process != nil {
+		killGroup(cmd.Process.Pid)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return dayfly.Errorf(dayfly.CodeFailed, "the build failed: `%s`: %v", shown, err)
+	}
+	return nil
+}
+
+// inside gives a folder within a tree and refuses links that lead out of it.
+func inside(tree, dir string) (string, error) {
+	root, err := os.OpenRoot(tree)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	if dir == "" {
+		dir = "."
+	}
+	if info, err := root.Stat(dir); err != nil || !info.IsDir() {
+		return "", dayfly.Errorf(dayfly.CodeFailed, "the folder %s is not in the tree", dir)
+	}
+	return filepath.Join(tree, dir), nil
+}
+
+// readOnly takes the right to write from every file and folder of a tree.
+func readOnly(tree string) error {
+	return filepath.WalkDir(tree, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == tree || d.Type()&fs.ModeSymlink != 0 {
+			return err // the top has to be renamed first; nobody adds to it all the same
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		return os.Chmod(path, info.Mode().Perm()&^0o222|0o444|info.Mode().Perm()>>2&0o111)
+	})
+}
