@@ -1,0 +1,11 @@
+//go:build !linux
+
+package proxy
+
+import "net"
+
+// ListenInternal opens the internal listener on the address alone.
+func ListenInternal(address string) (l net.Listener, warnings []string, err error) {
+	l, err = net.Listen("tcp", address)
+	return l, nil, err
+}

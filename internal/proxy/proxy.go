@@ -1,0 +1,153 @@
+// Package proxy moves bytes: it takes requests and connections, asks package route
+// who answers them, and passes them on. This engine is complete rather than quick:
+// net/http with httputil.ReverseProxy. What every engine must do is said by package
+// proxytest.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/dayfly-dev/dayfly/internal/route"
+)
+
+// Problem is an answer of the proxy itself.
+type Problem struct {
+	Status      int
+	Code        string // a word for machines
+	Title       string
+	Detail      string
+	Environment string
+	Service     string
+	State       string
+	RetryAfter  time.Duration // 0 = asking again will not help
+}
+
+// Pages writes the proxy's own answers.
+type Pages interface {
+	Write(w http.ResponseWriter, r *http.Request, p Problem)
+}
+
+// Config is what a Proxy works with.
+type Config struct {
+	Table          *route.Table
+	Pages          Pages
+	Headers        []string // further headers that name an environment, besides X-Dayfly-Env
+	ReleaseHeader  string   // X-Dayfly-Release by default
+	TrustedProxies []netip.Prefix
+	Logger         *slog.Logger
+}
+
+const (
+	envHeader = "X-Dayfly-Env"
+	// headerTimeout is how long a client may take to send its head.
+	headerTimeout = 15 * time.Second
+	// idleTimeout is how long a connection is kept between requests.
+	idleTimeout = 2 * time.Minute
+	// maxHeader is the largest head of a request, in bytes.
+	maxHeader = 64 << 10
+)
+
+// Proxy is an engine.
+type Proxy struct {
+	Config
+	http1, h2c *http.Transport
+	public     *http.Server
+	internal   *http.Server
+
+	tcp      sync.WaitGroup // connections that are passed through
+	stopTCP  context.Context
+	closeTCP context.CancelFunc
+}
+
+// New makes a Proxy.
+func New(config Config) *Proxy {
+	if config.ReleaseHeader == "" {
+		config.ReleaseHeader = "X-Dayfly-Release"
+	}
+	if config.Logger == nil {
+		config.Logger = slog.Default()
+	}
+	p := &Proxy{Config: config}
+	p.stopTCP, p.closeTCP = context.WithCancel(context.Background())
+	dialer := &net.Dialer{Timeout: 3 * time.Second, KeepAlive: 30 * time.Second}
+	transport := func() *http.Transport {
+		return &http.Transport{
+			Proxy: nil, DialContext: dialer.DialContext, DisableCompression: true,
+			MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second, ExpectContinueTimeout: time.Second,
+			WriteBufferSize: 16 << 10, ReadBufferSize: 16 << 10,
+		}
+	}
+	p.http1 = transport()
+	p.h2c = transport()
+	p.h2c.Protocols = new(http.Protocols)
+	p.h2c.Protocols.SetUnencryptedHTTP2(true)
+	p.public = p.server(p.Public())
+	p.internal = p.server(p.Internal())
+	p.internal.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, localKey{}, localAddr(c))
+	}
+	return p
+}
+
+func (p *Proxy) server(h http.Handler) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler: h, Protocols: protocols, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(p.Logger.Handler(), slog.LevelDebug),
+	}
+}
+
+// ServePublic takes requests from outside until ctx ends or Shutdown is called.
+func (p *Proxy) ServePublic(ctx context.Context, l net.Listener) error {
+	return serve(ctx, p.public, l)
+}
+
+// ServeInternal takes requests and connections of services until ctx ends or Shutdown
+// is called.
+func (p *Proxy) ServeInternal(ctx context.Context, l net.Listener) error {
+	return serve(ctx, p.internal, &sorter{Listener: l, proxy: p})
+}
+
+func serve(ctx context.Context, s *http.Server, l net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	defer stop()
+	err := s.Serve(l)
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// Shutdown takes no more requests, waits until those under way have ended or ctx has,
+// and then cuts them.
+func (p *Proxy) Shutdown(ctx context.Context) error {
+	var err error
+	for _, s := range []*http.Server{p.public, p.internal} {
+		if stop := s.Shutdown(ctx); stop != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}
+	p.closeTCP()
+	p.tcp.Wait()
+	p.http1.CloseIdleConnections()
+	p.h2c.CloseIdleConnections()
+	return err
+}
+
+type localKey struct{}
+
+func localAddr(c net.Conn) netip.Addr {
+	if a, ok := c.LocalAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
