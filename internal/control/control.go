@@ -1,0 +1,123 @@
+// Package control is what users and the API ask: it checks a wish, resolves
+// it, and writes it down as asked and resolved state. What follows from that is
+// up to package reconcile.
+package control
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/registry"
+	"github.com/dayfly-dev/dayfly/internal/resolve"
+	"github.com/dayfly-dev/dayfly/internal/runner"
+)
+
+// Config is what the server's flags say about names and life.
+type Config struct {
+	NamePattern  string // --names
+	Keep         dayfly.Duration
+	MaxKeep      dayfly.Duration
+	AllowForever bool
+	KeepLogs     time.Duration
+	Runner       string // of deployments made here
+	NodeID       string
+	PublicURL    func(host string) string
+}
+
+// Resolver resolves environments and reads projects.
+type Resolver interface {
+	Resolve(ctx context.Context, in resolve.Input) (*dayfly.Resolution, error)
+	Project(ctx context.Context, repo string, token dayfly.Secret) (resolve.ProjectInfo, error)
+	CleanRepo(repo string) (clean string, token dayfly.Secret, err error)
+}
+
+// Vault seals credentials for the state.
+type Vault interface {
+	Seal(dayfly.Secret) ([]byte, error)
+	Unseal([]byte) (dayfly.Secret, error)
+}
+
+// Logs is where the lines of deployments are read.
+type Logs interface {
+	Logs(ctx context.Context, deploymentID string, o runner.LogOptions) iter.Seq2[dayfly.LogLine, error]
+}
+
+// Control implements what the API asks for.
+type Control struct {
+	config   Config
+	store    *registry.Store
+	cache    *registry.Cache
+	resolver Resolver
+	vault    Vault
+	logs     Logs
+	now      func() time.Time
+	log      *slog.Logger
+
+	hub hub
+
+	// naming makes the search for a free name and its use one step.
+	naming sync.Mutex
+}
+
+// Parts is what a Control works with.
+type Parts struct {
+	Store    *registry.Store
+	Cache    *registry.Cache
+	Resolver Resolver
+	Vault    Vault
+	Logs     Logs
+	Now      func() time.Time
+	Logger   *slog.Logger
+}
+
+// New makes a Control. Run must be called for waiting and following to work.
+func New(config Config, p Parts) *Control {
+	return &Control{
+		config: config, store: p.Store, cache: p.Cache, resolver: p.Resolver, vault: p.Vault, logs: p.Logs,
+		now: p.Now, log: p.Logger, hub: hub{waiters: map[string]map[chan struct{}]bool{}},
+	}
+}
+
+// Ready says whether the state can be read and written.
+func (c *Control) Ready(context.Context) error {
+	if !c.cache.Healthy() {
+		return dayfly.Errorf(dayfly.CodeUnavailable, "the state (etcd) cannot be reached; traffic goes on as last known")
+	}
+	return nil
+}
+
+// commit writes ops and waits until the cache has them, so that whoever is
+// answered reads what he wrote.
+func (c *Control) commit(ctx context.Context, ops ...registry.Op) error {
+	revision, err := registry.Commit(ctx, c.store, ops...)
+	if err != nil {
+		return err
+	}
+	return c.cache.Wait(ctx, revision)
+}
+
+// token opens the credential with this id; "" has none.
+func (c *Control) token(id string) (dayfly.Secret, error) {
+	if id == "" {
+		return dayfly.Secret{}, nil
+	}
+	rec, ok := registry.Lookup(c.cache, registry.Credentials, id)
+	if !ok {
+		return dayfly.Secret{}, nil
+	}
+	return c.vault.Unseal(rec.Value.Ciphertext)
+}
+
+// seal makes the op that stores a token, and the id under which it will be.
+func (c *Control) seal(token dayfly.Secret) (id string, op registry.Op, err error) {
+	sealed, err := c.vault.Seal(token)
+	if err != nil {
+		return "", registry.Op{}, err
+	}
+	id = dayfly.NewID()
+	return id, registry.Create(registry.Credentials, id, registry.Credential{Ciphertext: sealed}), nil
+}

@@ -1,0 +1,405 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/registry"
+	"github.com/dayfly-dev/dayfly/internal/release"
+	"github.com/dayfly-dev/dayfly/internal/resolve"
+)
+
+// CreateEnvironment makes an environment. Everything that can be wrong with the
+// wish is found before anything is written: a ref that does not exist, or a file
+// with a mistake, leaves nothing behind. A repeated request with the same content
+// gives the environment that is there, brought up to date, and false.
+func (c *Control) CreateEnvironment(ctx context.Context, req dayfly.EnvironmentRequest) (dayfly.Environment, bool, error) {
+	p, err := c.projectFor(ctx, req)
+	if err != nil {
+		return dayfly.Environment{}, false, err
+	}
+	spec := req.Spec
+	spec.Project = p.Name
+	if req.WithFixtures {
+		spec.Data = "fixtures"
+	}
+	named := spec.Name != ""
+	if spec.Name == "" && spec.Branch != "" {
+		spec.Name = dayfly.EnvironmentName(c.config.NamePattern, p.Name, spec.Branch)
+	}
+	if spec.Name == "" {
+		info, err := c.resolver.Project(ctx, p.Repo, c.tokenOf(req.Token, p))
+		if err != nil {
+			return dayfly.Environment{}, false, err
+		}
+		spec.Branch = info.DefaultBranch
+		spec.Name = dayfly.EnvironmentName(c.config.NamePattern, p.Name, spec.Branch)
+	}
+	if !named {
+		if there, ok := registry.Lookup(c.cache, registry.Environments, spec.Name); ok &&
+			(there.Value.Spec.Branch != spec.Branch || there.Value.Spec.Project != spec.Project) {
+			spec.Name = dayfly.WithSuffix(spec.Name, p.Name+"/"+spec.Branch)
+		}
+	}
+	return c.put(ctx, p, spec, "", req.Token, 0, false)
+}
+
+// PutEnvironment makes the environment of an environment file, or changes the one
+// of this name to what the file says. ifMatch is the revision that it must have; 0 = any.
+func (c *Control) PutEnvironment(ctx context.Context, name string, spec dayfly.EnvironmentSpec, origin string, ifMatch int64) (dayfly.Environment, bool, error) {
+	if spec.Name == "" {
+		spec.Name = name
+	}
+	if spec.Name != name {
+		return dayfly.Environment{}, false, dayfly.Invalid(dayfly.Problem{Field: "name", Message: fmt.Sprintf("is %q in the body and %q in the path", spec.Name, name)})
+	}
+	p, err := c.projectFor(ctx, dayfly.EnvironmentRequest{Spec: spec})
+	if err != nil {
+		return dayfly.Environment{}, false, err
+	}
+	spec.Project = p.Name
+	if len(spec.Services) > 0 && spec.Only == nil {
+		for _, s := range spec.Services { // no base to be had: there are only those listed
+			spec.Only = append(spec.Only, s.Name)
+		}
+	}
+	return c.put(ctx, p, spec, origin, dayfly.Secret{}, ifMatch, true)
+}
+
+// put writes an environment as asked and resolved. An existing one with another
+// content is changed when replace is set, and a conflict otherwise.
+func (c *Control) put(ctx context.Context, p dayfly.Project, spec dayfly.EnvironmentSpec, origin string, token dayfly.Secret, ifMatch int64, replace bool) (dayfly.Environment, bool, error) {
+	none := dayfly.Environment{}
+	if err := dayfly.ValidName(spec.Name); err != nil {
+		return none, false, dayfly.Invalid(dayfly.Problem{Field: "name", Message: err.Error()})
+	}
+	life, err := c.life(spec.Keep, p)
+	if err != nil {
+		return none, false, err
+	}
+	if err := c.gone(ctx, spec.Name); err != nil {
+		return none, false, err
+	}
+	there, exists := registry.Lookup(c.cache, registry.Environments, spec.Name)
+	switch {
+	case ifMatch != 0 && (!exists || there.Revision != ifMatch):
+		return none, false, changedMeanwhile(spec.Name)
+	case exists && same(there.Value.Spec, spec):
+		if err := c.Refresh(ctx, spec.Name); err != nil {
+			return none, false, err
+		}
+		env, err := c.Environment(ctx, spec.Name)
+		return env, false, err
+	case exists && !replace:
+		return none, false, dayfly.Errorf(dayfly.CodeConflict,
+			"environment %s exists already with another content (project %s, branch %s): choose another name, or delete it first",
+			spec.Name, there.Value.Spec.Project, orDefault(there.Value.Spec.Branch))
+	case exists && there.Value.Origin != origin:
+		return none, false, belongsToFile(there.Value)
+	}
+	now := c.now()
+	rec := dayfly.EnvironmentRecord{
+		Format: dayfly.Format, ID: dayfly.NewID(), Spec: spec, Origin: origin, CreatedAt: now,
+	}
+	var before *dayfly.Resolution
+	if exists {
+		rec.ID, rec.CreatedAt, rec.Credential = there.Value.ID, there.Value.CreatedAt, there.Value.Credential
+		if r, ok := registry.Lookup(c.cache, registry.Resolutions, spec.Name); ok {
+			before = &r.Value
+		}
+	}
+	renew(&rec, now, life)
+	var ops []registry.Op
+	if !token.IsZero() {
+		id, op, err := c.seal(token)
+		if err != nil {
+			return none, false, err
+		}
+		rec.Credential = id
+		ops = append(ops, op)
+	}
+	if exists {
+		ops = append(ops, registry.Update(registry.Environments, spec.Name, rec, there.Revision))
+	} else {
+		ops = append(ops,
+			registry.Create(registry.Environments, spec.Name, rec),
+			registry.Create(registry.Releases, spec.Name, release.State{Format: dayfly.Format, Services: map[string][]release.Target{}}))
+	}
+	if err := c.settle(ctx, p, rec, before, c.tokenOf(token, p), ops); err != nil {
+		return none, false, err
+	}
+	env, err := c.Environment(ctx, spec.Name)
+	return env, !exists, err
+}
+
+// settle resolves rec and commits ops together with the resolution, its hosts and
+// its addresses. Random addresses that somebody else took meanwhile are chosen again.
+func (c *Control) settle(ctx context.Context, p dayfly.Project, rec dayfly.EnvironmentRecord, before *dayfly.Resolution, token dayfly.Secret, ops []registry.Op) error {
+	for attempt := 0; ; attempt++ {
+		chosen := map[string]bool{}
+		res, err := c.resolver.Resolve(ctx, resolve.Input{
+			Project: p, Record: rec, Token: token, Credential: cmp.Or(rec.Credential, p.Credential), Previous: before,
+			Address: func() (string, error) { return c.freeAddress(chosen) },
+		})
+		if err != nil {
+			return err
+		}
+		claims, err := c.claims(rec, before, res)
+		if err != nil {
+			return err
+		}
+		all := append(slices.Clone(ops), claims...)
+		err = c.commit(ctx, append(all, registry.Put(registry.Resolutions, rec.Spec.Name, *res))...)
+		var conflict *registry.Conflict
+		switch {
+		case err == nil:
+			return nil
+		case !errors.As(err, &conflict):
+			return err
+		case conflict.Kind == registry.Addresses.Name() && attempt < 5:
+			continue
+		case conflict.Kind == registry.Hosts.Name():
+			return c.hostTaken(conflict.Key)
+		case conflict.Kind == registry.Environments.Name():
+			return changedMeanwhile(rec.Spec.Name)
+		default:
+			return err
+		}
+	}
+}
+
+// claims makes the ops by which an environment holds its hosts and addresses and
+// lets go of those it had before.
+func (c *Control) claims(rec dayfly.EnvironmentRecord, before, after *dayfly.Resolution) ([]registry.Op, error) {
+	var ops []registry.Op
+	hosts, addresses := names(before)
+	newHosts, newAddresses := names(after)
+	for host := range newHosts {
+		if hosts[host] {
+			continue
+		}
+		if claim, ok := registry.Lookup(c.cache, registry.Hosts, host); ok && claim.Value.Environment != rec.ID {
+			return nil, c.hostTaken(host)
+		}
+		ops = append(ops, registry.Create(registry.Hosts, host, registry.HostClaim{Environment: rec.ID, Name: rec.Spec.Name}))
+	}
+	for host := range hosts {
+		if !newHosts[host] {
+			ops = append(ops, registry.Delete(registry.Hosts, host))
+		}
+	}
+	for address, service := range newAddresses {
+		if addresses[address] == "" {
+			ops = append(ops, registry.Create(registry.Addresses, address, registry.AddressClaim{Environment: rec.ID, Service: service}))
+		}
+	}
+	for address := range addresses {
+		if newAddresses[address] == "" {
+			ops = append(ops, registry.Delete(registry.Addresses, address))
+		}
+	}
+	return ops, nil
+}
+
+// names gives the hosts and the addresses (with their services) of a resolution.
+func names(res *dayfly.Resolution) (hosts map[string]bool, addresses map[string]string) {
+	hosts, addresses = map[string]bool{}, map[string]string{}
+	if res == nil {
+		return hosts, addresses
+	}
+	for _, rs := range res.Services {
+		for _, h := range rs.Hosts {
+			hosts[h] = true
+		}
+		if rs.Address != "" {
+			addresses[rs.Address] = rs.Name
+		}
+	}
+	return hosts, addresses
+}
+
+func (c *Control) hostTaken(host string) error {
+	holder := "another environment"
+	if claim, ok := registry.Lookup(c.cache, registry.Hosts, host); ok {
+		holder = "environment " + claim.Value.Name
+	}
+	return dayfly.Errorf(dayfly.CodeConflict, "the host %s belongs to %s: choose another name or prefix", host, holder)
+}
+
+// freeAddress chooses an address of 127/8 that no service has. 127.0/16 is left to
+// the host.
+func (c *Control) freeAddress(chosen map[string]bool) (string, error) {
+	for range 1000 {
+		var b [3]byte
+		rand.Read(b[:]) // never fails, see crypto/rand
+		if b[0] == 0 || b[2] == 0 || b[2] == 255 {
+			continue
+		}
+		address := netip.AddrFrom4([4]byte{127, b[0], b[1], b[2]}).String()
+		if _, taken := registry.Lookup(c.cache, registry.Addresses, address); !taken && !chosen[address] {
+			chosen[address] = true
+			return address, nil
+		}
+	}
+	return "", dayfly.Errorf(dayfly.CodeUnavailable, "no free address in 127.0.0.0/8 was found: delete some environments")
+}
+
+// Refresh resolves an environment again and writes what changed. One that changed
+// lives on from now.
+func (c *Control) Refresh(ctx context.Context, name string) error {
+	rec, ok := registry.Lookup(c.cache, registry.Environments, name)
+	if !ok || rec.Value.Deleting {
+		return nil
+	}
+	p, err := c.Project(ctx, rec.Value.Spec.Project)
+	if err != nil {
+		return err
+	}
+	before, ok := registry.Lookup(c.cache, registry.Resolutions, name)
+	var previous *dayfly.Resolution
+	if ok {
+		previous = &before.Value
+	}
+	own, err := c.token(rec.Value.Credential)
+	if err != nil {
+		return err
+	}
+	token := c.tokenOf(own, p)
+	res, err := c.resolver.Resolve(ctx, resolve.Input{
+		Project: p, Record: rec.Value, Token: token, Credential: cmp.Or(rec.Value.Credential, p.Credential), Previous: previous,
+		Address: func() (string, error) { return c.freeAddress(map[string]bool{}) },
+	})
+	if err != nil {
+		return err
+	}
+	if previous != nil && previous.Problem == "" && sameServices(previous.Services, res.Services) {
+		return nil
+	}
+	life, err := c.life(rec.Value.Spec.Keep, p)
+	if err != nil {
+		return err
+	}
+	changed := rec.Value
+	if previous == nil || !sameServices(previous.Services, res.Services) {
+		renew(&changed, c.now(), life)
+	}
+	claims, err := c.claims(changed, previous, res)
+	if err != nil {
+		return err
+	}
+	return c.commit(ctx, append(claims,
+		registry.Update(registry.Environments, name, changed, rec.Revision),
+		registry.Update(registry.Resolutions, name, *res, before.Revision))...)
+}
+
+// ReportProblem writes why an environment could not be brought up to date; what
+// runs goes on as it is.
+func (c *Control) ReportProblem(ctx context.Context, name, problem string) error {
+	before, ok := registry.Lookup(c.cache, registry.Resolutions, name)
+	if !ok || before.Value.Problem == problem {
+		return nil
+	}
+	res := before.Value
+	res.Problem = problem
+	return c.commit(ctx, registry.Update(registry.Resolutions, name, res, before.Revision))
+}
+
+// gone waits for an environment of this name that is on its way out, so that a name
+// can be used again at once.
+func (c *Control) gone(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	changed, stop := c.hub.listen(name)
+	defer stop()
+	for {
+		there, ok := registry.Lookup(c.cache, registry.Environments, name)
+		if !ok || !there.Value.Deleting {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return dayfly.Errorf(dayfly.CodeConflict, "environment %s is still being deleted: try again when it is gone", name)
+		}
+	}
+}
+
+// life says how long an environment lives from its last change on.
+func (c *Control) life(keep dayfly.Duration, p dayfly.Project) (dayfly.Duration, error) {
+	asked := keep != 0
+	if !asked {
+		keep = p.Keep
+	}
+	if keep == 0 {
+		keep = c.config.Keep
+	}
+	switch {
+	case keep == dayfly.Forever && c.config.AllowForever:
+		return keep, nil
+	case keep == dayfly.Forever && asked:
+		return 0, dayfly.Errorf(dayfly.CodeForbidden, "keep: forever is not allowed on this server (--allow-forever); at most %s", c.config.MaxKeep)
+	case keep > c.config.MaxKeep && asked:
+		return 0, dayfly.Invalid(dayfly.Problem{Field: "keep", Message: fmt.Sprintf("%s is longer than this server allows (--max-keep %s)", keep, c.config.MaxKeep)})
+	}
+	return min(keep, c.config.MaxKeep), nil
+}
+
+// renew lets a record's life begin again.
+func renew(rec *dayfly.EnvironmentRecord, now time.Time, life dayfly.Duration) {
+	rec.RenewedAt = now
+	if life == dayfly.Forever {
+		rec.ExpiresAt = nil
+		return
+	}
+	end := now.Add(time.Duration(life))
+	if rec.ExpiresAt == nil || end.After(*rec.ExpiresAt) {
+		rec.ExpiresAt = &end
+	}
+}
+
+// tokenOf gives the user's token, or else the project's.
+func (c *Control) tokenOf(own dayfly.Secret, p dayfly.Project) dayfly.Secret {
+	if !own.IsZero() {
+		return own
+	}
+	token, err := c.token(p.Credential)
+	if err != nil {
+		c.log.Error("a stored credential cannot be opened", "project", p.Name, "error", err)
+	}
+	return token
+}
+
+func same(a, b dayfly.EnvironmentSpec) bool           { return sameJSON(a, b) }
+func sameServices(a, b []dayfly.ResolvedService) bool { return sameJSON(a, b) }
+
+func sameJSON(a, b any) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && string(x) == string(y)
+}
+
+func changedMeanwhile(name string) error {
+	return dayfly.Errorf(dayfly.CodeConflict, "environment %s was changed meanwhile: look at it again and repeat what is still wanted", name)
+}
+
+func belongsToFile(rec dayfly.EnvironmentRecord) error {
+	if rec.Origin == "" {
+		return dayfly.Errorf(dayfly.CodeConflict, "environment %s was made by command, not from a file: delete it first", rec.Spec.Name)
+	}
+	return dayfly.Errorf(dayfly.CodeConflict, "environment %s belongs to the file %s: change or remove that", rec.Spec.Name, rec.Origin)
+}
+
+func orDefault(branch string) string {
+	if branch == "" {
+		return "the default branch"
+	}
+	return branch
+}

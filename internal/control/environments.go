@@ -1,0 +1,285 @@
+package control
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/registry"
+	"github.com/dayfly-dev/dayfly/internal/status"
+)
+
+// record finds an environment by its name or id.
+func (c *Control) record(nameOrID string) (registry.Record[dayfly.EnvironmentRecord], error) {
+	if r, ok := registry.Lookup(c.cache, registry.Environments, nameOrID); ok {
+		return r, nil
+	}
+	if r, ok := registry.EnvironmentByID(c.cache, nameOrID); ok {
+		return r, nil
+	}
+	return registry.Record[dayfly.EnvironmentRecord]{}, dayfly.Errorf(dayfly.CodeNotFound,
+		"there is no environment %q: `dayfly list` shows those there are", nameOrID)
+}
+
+// Environment gives an environment by its name or id.
+func (c *Control) Environment(_ context.Context, nameOrID string) (dayfly.Environment, error) {
+	r, err := c.record(nameOrID)
+	if err != nil {
+		return dayfly.Environment{}, err
+	}
+	return c.view(r), nil
+}
+
+// view puts together what the API answers about an environment.
+func (c *Control) view(r registry.Record[dayfly.EnvironmentRecord]) dayfly.Environment {
+	in := registry.Gather(c.cache, r)
+	in.URL = c.config.PublicURL
+	return status.View(in)
+}
+
+// Environments lists environments in the order of their names, a page at a time; next
+// is empty on the last page.
+func (c *Control) Environments(_ context.Context, f dayfly.EnvironmentFilter) (list []dayfly.Environment, next string, err error) {
+	limit := f.Limit
+	if limit <= 0 {
+		limit = 500
+	}
+	list = []dayfly.Environment{}
+	for r := range registry.All(c.cache, registry.Environments) {
+		if r.Key <= f.After || f.Project != "" && r.Value.Spec.Project != f.Project {
+			continue
+		}
+		if len(list) == limit {
+			return list, list[limit-1].Name, nil
+		}
+		list = append(list, c.view(r))
+	}
+	return list, "", nil
+}
+
+// Spec gives what was asked for an environment.
+func (c *Control) Spec(_ context.Context, name string) (dayfly.EnvironmentSpec, error) {
+	r, err := c.record(name)
+	return r.Value.Spec, err
+}
+
+// PatchEnvironment changes how long an environment lives. ifMatch is the revision
+// that it must have; 0 = any.
+func (c *Control) PatchEnvironment(ctx context.Context, name string, patch dayfly.EnvironmentPatch, ifMatch int64) (dayfly.Environment, error) {
+	r, err := c.record(name)
+	if err != nil {
+		return dayfly.Environment{}, err
+	}
+	if ifMatch != 0 && ifMatch != r.Revision {
+		return dayfly.Environment{}, changedMeanwhile(r.Key)
+	}
+	if r.Value.Deleting {
+		return dayfly.Environment{}, dayfly.Errorf(dayfly.CodeConflict, "environment %s is being deleted", r.Key)
+	}
+	p, err := c.Project(ctx, r.Value.Spec.Project)
+	if err != nil {
+		return dayfly.Environment{}, err
+	}
+	rec, now := r.Value, c.now()
+	if patch.Keep != nil {
+		if rec.Origin != "" {
+			return dayfly.Environment{}, belongsToFile(rec)
+		}
+		life, err := c.life(*patch.Keep, p)
+		if err != nil {
+			return dayfly.Environment{}, err
+		}
+		rec.Spec.Keep, rec.ExpiresAt = *patch.Keep, nil
+		renew(&rec, now, life)
+	}
+	if patch.ExtendBy != nil {
+		life, err := c.life(*patch.ExtendBy, p)
+		if err != nil {
+			return dayfly.Environment{}, err
+		}
+		extend(&rec, now, life)
+	}
+	if err := c.commit(ctx, registry.Update(registry.Environments, r.Key, rec, r.Revision)); err != nil {
+		if dayfly.ErrorCode(err) == dayfly.CodeConflict {
+			err = changedMeanwhile(r.Key)
+		}
+		return dayfly.Environment{}, err
+	}
+	return c.Environment(ctx, r.Key)
+}
+
+// extend lets a record live at least so long from now on.
+func extend(rec *dayfly.EnvironmentRecord, now time.Time, life dayfly.Duration) {
+	if rec.ExpiresAt == nil {
+		return
+	}
+	if life == dayfly.Forever {
+		rec.ExpiresAt = nil
+		return
+	}
+	if end := now.Add(time.Duration(life)); end.After(*rec.ExpiresAt) {
+		rec.ExpiresAt = &end
+	}
+}
+
+// DeleteEnvironment marks an environment as on its way out and gives it as it is
+// then. It needs nothing from git.
+func (c *Control) DeleteEnvironment(ctx context.Context, name string, _ dayfly.DeleteOptions) (dayfly.Environment, error) {
+	r, err := c.record(name)
+	if err != nil {
+		return dayfly.Environment{}, err
+	}
+	if r.Value.Origin != "" {
+		return dayfly.Environment{}, belongsToFile(r.Value)
+	}
+	return c.deleteRecord(ctx, r)
+}
+
+// Expire ends the environments whose life is over and says which.
+func (c *Control) Expire(ctx context.Context) (ended []string, err error) {
+	now := c.now()
+	for r := range registry.All(c.cache, registry.Environments) {
+		if !status.Expired(r.Value, now) {
+			continue
+		}
+		if _, err := c.deleteRecord(ctx, r); err != nil {
+			return ended, err
+		}
+		ended = append(ended, r.Key)
+	}
+	return ended, nil
+}
+
+func (c *Control) deleteRecord(ctx context.Context, r registry.Record[dayfly.EnvironmentRecord]) (dayfly.Environment, error) {
+	for !r.Value.Deleting {
+		rec := r.Value
+		rec.Deleting = true
+		err := c.commit(ctx, registry.Update(registry.Environments, r.Key, rec, r.Revision))
+		if err != nil && dayfly.ErrorCode(err) != dayfly.CodeConflict {
+			return dayfly.Environment{}, err
+		}
+		// Somebody renewed it at the same moment: whoever deletes means it all the same.
+		fresh, err := registry.Get(ctx, c.store, registry.Environments, r.Key)
+		if err != nil || fresh.Value.ID != r.Value.ID {
+			return dayfly.Environment{}, err
+		}
+		r = fresh
+	}
+	return c.view(r), nil
+}
+
+// Services lists the services of all environments.
+func (c *Control) Services(context.Context) ([]dayfly.ServiceInfo, error) {
+	type key struct{ project, name string }
+	found := map[key][]string{}
+	for r := range registry.All(c.cache, registry.Environments) {
+		res, ok := registry.Lookup(c.cache, registry.Resolutions, r.Key)
+		if !ok {
+			continue
+		}
+		for _, rs := range res.Value.Services {
+			k := key{r.Value.Spec.Project, rs.Name}
+			found[k] = append(found[k], r.Key)
+		}
+	}
+	list := []dayfly.ServiceInfo{}
+	for k, envs := range found {
+		list = append(list, dayfly.ServiceInfo{Name: k.name, Project: k.project, Environments: envs})
+	}
+	slices.SortFunc(list, func(a, b dayfly.ServiceInfo) int {
+		if a.Project != b.Project {
+			return compare(a.Project, b.Project)
+		}
+		return compare(a.Name, b.Name)
+	})
+	return list, nil
+}
+
+// Instances lists the instances of a service in all environments.
+func (c *Control) Instances(_ context.Context, service string) ([]dayfly.InstanceInfo, error) {
+	list := []dayfly.InstanceInfo{}
+	known := false
+	for d := range registry.All(c.cache, registry.Deployments) {
+		if d.Value.Key.Service != service {
+			continue
+		}
+		known = true
+		st, _ := registry.Lookup(c.cache, registry.Observed, d.Key)
+		for _, i := range st.Value.Instances {
+			list = append(list, dayfly.InstanceInfo{
+				Instance: i, Service: service, Version: d.Value.Key.Version,
+				Environment: d.Value.Environment, Project: d.Value.Key.Project, Node: st.Value.Node,
+			})
+		}
+	}
+	if !known {
+		return nil, dayfly.Errorf(dayfly.CodeNotFound, "no environment runs a service %q", service)
+	}
+	return list, nil
+}
+
+// Events gives what happened to an environment, oldest first.
+func (c *Control) Events(ctx context.Context, name string, o dayfly.EventOptions) iter.Seq2[dayfly.Event, error] {
+	return func(yield func(dayfly.Event, error) bool) {
+		id, err := c.environmentID(name, o.Deleted)
+		if err != nil {
+			yield(dayfly.Event{}, err)
+			return
+		}
+		if o.Follow {
+			for e, err := range registry.WatchEvents(ctx, c.store, id, o.After) {
+				if !yield(e, err) || err != nil {
+					return
+				}
+			}
+			return
+		}
+		events, err := registry.Events(ctx, c.store, id, o.After)
+		if err != nil {
+			yield(dayfly.Event{}, err)
+			return
+		}
+		for _, e := range events {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// environmentID finds the id of an environment, or of the last one of this name
+// that is gone.
+func (c *Control) environmentID(name string, deleted bool) (string, error) {
+	r, err := c.record(name)
+	if err == nil && !deleted {
+		return r.Value.ID, nil
+	}
+	var last *registry.EndedEnvironment
+	for e := range registry.All(c.cache, registry.Ended) {
+		if (e.Value.Name == name || e.Key == name) && (last == nil || e.Value.EndedAt.After(last.EndedAt)) {
+			last = &e.Value
+		}
+	}
+	switch {
+	case deleted && last != nil:
+		return last.ID, nil
+	case deleted:
+		return "", dayfly.Errorf(dayfly.CodeNotFound, "nothing is kept of an environment %q that is gone", name)
+	case last != nil:
+		return "", dayfly.Errorf(dayfly.CodeNotFound, "environment %s is gone since %s: add --deleted to see what is kept of it",
+			name, last.EndedAt.Format(time.RFC3339))
+	}
+	return "", err
+}
+
+func compare(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,83 @@
+package control
+
+import (
+	"context"
+	"sync"
+
+	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/registry"
+)
+
+// hub tells those who wait for an environment that something about it changed.
+type hub struct {
+	mu      sync.Mutex
+	waiters map[string]map[chan struct{}]bool // by environment name
+}
+
+// listen gives a channel that has a value after every change of name, merged
+// when the reader is slow, until stop is called.
+func (h *hub) listen(name string) (changed <-chan struct{}, stop func()) {
+	ch := make(chan struct{}, 1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.waiters[name] == nil {
+		h.waiters[name] = map[chan struct{}]bool{}
+	}
+	h.waiters[name][ch] = true
+	return ch, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.waiters[name], ch)
+		if len(h.waiters[name]) == 0 {
+			delete(h.waiters, name)
+		}
+	}
+}
+
+func (h *hub) tell(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for ch := range h.waiters[name] {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Run passes changes of the state on to those who wait, until ctx ends.
+func (c *Control) Run(ctx context.Context) {
+	for change := range c.cache.Changes(ctx) {
+		switch change.Kind {
+		case registry.Environments.Name(), registry.Resolutions.Name(), registry.Releases.Name():
+			c.hub.tell(change.Key)
+		case registry.Deployments.Name(), registry.Observed.Name():
+			if d, ok := registry.Lookup(c.cache, registry.Deployments, change.Key); ok {
+				c.hub.tell(d.Value.Environment)
+			}
+		}
+	}
+}
+
+// WaitEnvironment waits until done says so of an environment and gives it as it is then.
+// One that is not there, or goes meanwhile, is dayfly.CodeNotFound; when ctx ends it
+// gives the environment as it is and ctx's error.
+func (c *Control) WaitEnvironment(ctx context.Context, name string, done func(dayfly.Environment) bool) (dayfly.Environment, error) {
+	env, err := c.Environment(ctx, name)
+	if err != nil {
+		return env, err
+	}
+	changed, stop := c.hub.listen(env.Name)
+	defer stop()
+	for {
+		env, err = c.Environment(ctx, name)
+		if err != nil || done(env) {
+			return env, err
+		}
+		select {
+		case <-ctx.Done():
+			return env, ctx.Err()
+		case <-changed:
+		}
+	}
+}

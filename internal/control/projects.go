@@ -1,0 +1,154 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/registry"
+)
+
+// CreateProject adds a project, after its repository could be read and its
+// project file understood. A repeated request for the same repository gives the
+// project that is there and false.
+func (c *Control) CreateProject(ctx context.Context, req dayfly.ProjectRequest) (dayfly.Project, bool, error) {
+	repo, inURL, err := c.resolver.CleanRepo(req.Repo)
+	if err != nil {
+		return dayfly.Project{}, false, err
+	}
+	token := req.Token
+	if token.IsZero() {
+		token = inURL
+	}
+	if req.Name != "" {
+		if err := dayfly.ValidName(req.Name); err != nil {
+			return dayfly.Project{}, false, dayfly.Invalid(dayfly.Problem{Field: "name", Message: err.Error()})
+		}
+		if p, ok := registry.Lookup(c.cache, registry.Projects, req.Name); ok {
+			if p.Value.Repo == repo {
+				return project(p), false, nil
+			}
+			return dayfly.Project{}, false, dayfly.Errorf(dayfly.CodeConflict,
+				"project %s exists already, for %s: choose another name or remove it first", req.Name, p.Value.Repo)
+		}
+	}
+	info, err := c.resolver.Project(ctx, repo, token)
+	if err != nil {
+		return dayfly.Project{}, false, err
+	}
+	p := dayfly.Project{
+		Format: dayfly.Format, ID: dayfly.NewID(), Name: req.Name, Repo: repo,
+		Baseline: info.Baseline, Keep: info.Keep, CreatedAt: c.now(),
+	}
+	if p.Name == "" {
+		if p.Name = dayfly.Slug(info.Name); p.Name == "" {
+			return p, false, dayfly.Invalid(dayfly.Problem{Field: "name", Message: "the project file has no name: give one"})
+		}
+	}
+	ops := []registry.Op{}
+	if !token.IsZero() {
+		id, op, err := c.seal(token)
+		if err != nil {
+			return p, false, err
+		}
+		p.Credential = id
+		ops = append(ops, op)
+	}
+	if err := c.commit(ctx, append(ops, registry.Create(registry.Projects, p.Name, p))...); err != nil {
+		if dayfly.ErrorCode(err) == dayfly.CodeConflict {
+			if there, ok := registry.Lookup(c.cache, registry.Projects, p.Name); ok && there.Value.Repo == repo {
+				return project(there), false, nil
+			}
+			err = dayfly.Errorf(dayfly.CodeConflict, "project %s exists already: choose another name with its own --repo", p.Name)
+		}
+		return p, false, err
+	}
+	made, _ := registry.Lookup(c.cache, registry.Projects, p.Name)
+	return project(made), true, nil
+}
+
+// project gives a stored project with its revision.
+func project(r registry.Record[dayfly.Project]) dayfly.Project {
+	p := r.Value
+	p.Revision = r.Revision
+	return p
+}
+
+// Projects lists all projects in the order of their names.
+func (c *Control) Projects(context.Context) ([]dayfly.Project, error) {
+	list := []dayfly.Project{}
+	for r := range registry.All(c.cache, registry.Projects) {
+		list = append(list, project(r))
+	}
+	return list, nil
+}
+
+// Project gives a project by its name or id.
+func (c *Control) Project(_ context.Context, name string) (dayfly.Project, error) {
+	if r, ok := registry.Lookup(c.cache, registry.Projects, name); ok {
+		return project(r), nil
+	}
+	if r, ok := registry.ProjectByID(c.cache, name); ok {
+		return project(r), nil
+	}
+	return dayfly.Project{}, dayfly.Errorf(dayfly.CodeNotFound, "there is no project %q: `dayfly project list` shows those there are", name)
+}
+
+// DeleteProject removes a project that has no environments.
+func (c *Control) DeleteProject(ctx context.Context, name string) error {
+	p, err := c.Project(ctx, name)
+	if err != nil {
+		return err
+	}
+	var has []string
+	for r := range registry.EnvironmentsOf(c.cache, p.Name) {
+		has = append(has, r.Key)
+	}
+	if len(has) > 0 {
+		return dayfly.Errorf(dayfly.CodeConflict, "project %s has environments: delete them first (dayfly delete %s)", p.Name, strings.Join(has, " "))
+	}
+	ops := []registry.Op{registry.Delete(registry.Projects, p.Name)}
+	if p.Credential != "" {
+		ops = append(ops, registry.Delete(registry.Credentials, p.Credential))
+	}
+	return c.commit(ctx, ops...)
+}
+
+// projectFor finds the project of a request: by name, by repository (made where
+// there is none), or the only one there is.
+func (c *Control) projectFor(ctx context.Context, req dayfly.EnvironmentRequest) (dayfly.Project, error) {
+	if req.Spec.Project != "" {
+		return c.Project(ctx, req.Spec.Project)
+	}
+	if req.Repo != "" {
+		repo, _, err := c.resolver.CleanRepo(req.Repo)
+		if err != nil {
+			return dayfly.Project{}, err
+		}
+		for r := range registry.All(c.cache, registry.Projects) {
+			if r.Value.Repo == repo {
+				return project(r), nil
+			}
+		}
+		p, _, err := c.CreateProject(ctx, dayfly.ProjectRequest{Repo: req.Repo, Token: req.Token})
+		return p, err
+	}
+	all, err := c.Projects(ctx)
+	if err != nil {
+		return dayfly.Project{}, err
+	}
+	switch len(all) {
+	case 0:
+		return dayfly.Project{}, dayfly.Errorf(dayfly.CodeNotFound, "there is no project yet: add one with `dayfly project add NAME --repo URL`")
+	case 1:
+		return all[0], nil
+	}
+	names := make([]string, len(all))
+	for i, p := range all {
+		names[i] = p.Name
+	}
+	slices.Sort(names)
+	return dayfly.Project{}, dayfly.Invalid(dayfly.Problem{Field: "project", Message: fmt.Sprintf("say which one: %s", strings.Join(names, ", "))})
+}

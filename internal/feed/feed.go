@@ -1,0 +1,197 @@
+// Package feed keeps the route table as the state says: every change of a record
+// becomes a change of the one entry that it concerns.
+package feed
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/registry"
+	"github.com/dayfly-dev/dayfly/internal/route"
+	"github.com/dayfly-dev/dayfly/internal/status"
+)
+
+// Feed applies the state to a table.
+type Feed struct {
+	cache *registry.Cache
+	table *route.Table
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	applied int64         // revision
+	moved   chan struct{} // closed and replaced when applied grows
+
+	owner map[string]string // environment by deployment
+}
+
+// New makes a Feed; Run starts it.
+func New(cache *registry.Cache, table *route.Table, log *slog.Logger) *Feed {
+	return &Feed{cache: cache, table: table, log: log, moved: make(chan struct{}), owner: map[string]string{}}
+}
+
+// Load applies everything that the cache holds now.
+func (f *Feed) Load() {
+	revision := f.cache.Revision()
+	for p := range registry.All(f.cache, registry.Projects) {
+		f.apply(registry.Projects.Name(), p.Key)
+	}
+	for d := range registry.All(f.cache, registry.Deployments) {
+		f.apply(registry.Deployments.Name(), d.Key)
+	}
+	for d := range registry.All(f.cache, registry.Observed) {
+		f.deployment(d.Key)
+	}
+	for e := range registry.All(f.cache, registry.Environments) {
+		f.environment(e.Key)
+	}
+	f.reached(revision)
+}
+
+// Run applies changes until ctx ends. changes must have begun before Load.
+func (f *Feed) Run(ctx context.Context, changes func(yield func(registry.Change) bool)) {
+	for c := range changes {
+		if ctx.Err() != nil {
+			return
+		}
+		f.apply(c.Kind, c.Key)
+		f.reached(c.Revision)
+	}
+}
+
+// Wait returns when all changes up to a revision are in the table, or ctx ends.
+func (f *Feed) Wait(ctx context.Context, revision int64) error {
+	for {
+		f.mu.Lock()
+		applied, moved := f.applied, f.moved
+		f.mu.Unlock()
+		if applied >= revision {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-moved:
+		}
+	}
+}
+
+func (f *Feed) reached(revision int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if revision <= f.applied {
+		return
+	}
+	f.applied = revision
+	close(f.moved)
+	f.moved = make(chan struct{})
+}
+
+func (f *Feed) apply(kind, key string) {
+	switch kind {
+	case registry.Projects.Name():
+		if p, ok := registry.Lookup(f.cache, registry.Projects, key); ok {
+			f.table.SetProject(route.Project{Name: key, Baseline: p.Value.Baseline})
+		} else {
+			f.table.DeleteProject(key)
+		}
+	case registry.Environments.Name(), registry.Resolutions.Name(), registry.Releases.Name():
+		f.environment(key)
+	case registry.Deployments.Name():
+		if d, ok := registry.Lookup(f.cache, registry.Deployments, key); ok {
+			f.owner[key] = d.Value.Environment
+			return
+		}
+		delete(f.owner, key)
+		f.table.DeleteDeployment(key)
+	case registry.Observed.Name():
+		f.deployment(key)
+		// The pages of the environment say how its services are.
+		if owner := f.owner[key]; owner != "" {
+			f.environment(owner)
+		}
+	}
+}
+
+// deployment sets the endpoints of a deployment: the healthy ones, or where there
+// is none those that may still answer.
+func (f *Feed) deployment(id string) {
+	st, ok := registry.Lookup(f.cache, registry.Observed, id)
+	if !ok {
+		return // its endpoints go with the deployment's record
+	}
+	var healthy, doubtful []route.Endpoint
+	for _, i := range st.Value.Instances {
+		e := route.Endpoint{Instance: i.ID, Address: i.Address}
+		switch {
+		case i.Address == "":
+		case i.Phase == dayfly.InstanceHealthy:
+			healthy = append(healthy, e)
+		case i.Phase == dayfly.InstanceUnhealthy:
+			doubtful = append(doubtful, e)
+		}
+	}
+	if len(healthy) == 0 {
+		healthy = doubtful
+	}
+	f.table.SetDeployment(id, healthy)
+}
+
+// environment sets or removes the entry of an environment.
+func (f *Feed) environment(name string) {
+	rec, ok := registry.Lookup(f.cache, registry.Environments, name)
+	if !ok {
+		f.table.DeleteEnvironment(name)
+		return
+	}
+	if err := f.table.SetEnvironment(entry(registry.Gather(f.cache, rec))); err != nil {
+		f.log.Error("an environment cannot be routed", "environment", name, "error", err)
+	}
+}
+
+// entry computes the table's entry of an environment.
+func entry(state status.Input) route.Environment {
+	state.URL = func(host string) string { return host }
+	view := status.View(state)
+	e := route.Environment{
+		ID: state.Record.ID, Name: state.Record.Spec.Name, Project: state.Record.Spec.Project,
+		PublicHeader: state.Record.Spec.PublicHeader, Deleting: state.Record.Deleting,
+		State: string(view.Phase), Message: view.Message,
+	}
+	if state.Resolution == nil {
+		return e
+	}
+	e.Base = state.Resolution.Base
+	phases := map[string]dayfly.EnvironmentService{}
+	for _, s := range view.Services {
+		phases[s.Name] = s
+	}
+	for _, rs := range state.Resolution.Services {
+		if rs.Definition.Test {
+			continue
+		}
+		s := route.Service{
+			Name: rs.Name, Protocol: rs.Definition.Protocol, Routes: rs.Definition.Routes,
+			External: rs.URL, Choose: rs.Definition.Release.Choose,
+			State: string(phases[rs.Name].Phase), Message: phases[rs.Name].Message,
+		}
+		for _, t := range state.Release.Services[rs.Name] {
+			s.Targets = append(s.Targets, route.Target{Deployment: t.Deployment, Version: t.Version, Weight: t.Weight})
+		}
+		e.Services = append(e.Services, s)
+		for i, h := range rs.Hosts {
+			if shared := i == 0 && len(rs.Definition.Routes) > 0; !shared {
+				e.Hosts = append(e.Hosts, route.Host{Name: h, Service: rs.Name})
+			} else if !slices.Contains(e.Hosts, route.Host{Name: h}) {
+				e.Hosts = append(e.Hosts, route.Host{Name: h})
+			}
+		}
+		if addr, err := netip.ParseAddr(rs.Address); err == nil {
+			e.Addresses = append(e.Addresses, route.Address{Addr: addr, Service: rs.Name})
+		}
+	}
+	return e
+}

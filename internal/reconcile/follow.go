@@ -1,0 +1,122 @@
+package reconcile
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/registry"
+)
+
+// News says whether repositories have changed.
+type News interface {
+	// Fingerprint changes whenever a branch of a local repository does; ok is
+	// false for repositories elsewhere. It starts no process.
+	Fingerprint(repo string) (print string, ok bool)
+	// Heads gives the branches of a repository and their commits.
+	Heads(ctx context.Context, repo, credential string) (map[string]string, error)
+}
+
+// localPoll is how often the files of local repositories are looked at.
+const localPoll = 300 * time.Millisecond
+
+// followed is what is known of one repository that environments follow.
+type followed struct {
+	print string
+	heads map[string]string
+	next  time.Time // the next look at a remote one
+	known bool
+}
+
+// follow brings environments up to date when the branches they follow move.
+func (r *Reconciler) follow(ctx context.Context) {
+	known := map[string]*followed{}
+	tick := time.NewTicker(localPoll)
+	defer tick.Stop()
+	for {
+		r.look(ctx, known)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// look asks every repository for news once it is its turn.
+func (r *Reconciler) look(ctx context.Context, known map[string]*followed) {
+	users := map[string][]string{} // environments by repository
+	credential := map[string]string{}
+	for e := range registry.All(r.Cache, registry.Environments) {
+		res, ok := registry.Lookup(r.Cache, registry.Resolutions, e.Key)
+		if !ok || e.Value.Deleting {
+			continue
+		}
+		seen := map[string]bool{}
+		for _, rs := range res.Value.Services {
+			if !seen[rs.Repo] {
+				seen[rs.Repo] = true
+				users[rs.Repo] = append(users[rs.Repo], e.Key)
+				credential[rs.Repo] = rs.Credential
+			}
+		}
+	}
+	maps.DeleteFunc(known, func(repo string, _ *followed) bool { return users[repo] == nil })
+	for repo, environments := range users {
+		f := known[repo]
+		if f == nil {
+			f = &followed{}
+			known[repo] = f
+		}
+		if !r.changed(ctx, repo, credential[repo], f) {
+			continue
+		}
+		for _, name := range environments {
+			r.refresh(ctx, name)
+		}
+	}
+}
+
+// changed says whether a repository has news. The first look at one counts as
+// news: a branch may have moved while no server ran.
+func (r *Reconciler) changed(ctx context.Context, repo, credential string, f *followed) bool {
+	if print, local := r.News.Fingerprint(repo); local {
+		news := !f.known || print != f.print
+		f.known, f.print = true, print
+		return news
+	}
+	now := r.Now()
+	if now.Before(f.next) {
+		return false
+	}
+	f.next = now.Add(r.Poll)
+	heads, err := r.News.Heads(ctx, repo, credential)
+	if err != nil {
+		return !f.known // say so once, through the environments
+	}
+	news := !f.known || !maps.Equal(heads, f.heads)
+	f.known, f.heads = true, heads
+	return news
+}
+
+// refresh brings one environment up to date, or writes why that is not possible.
+func (r *Reconciler) refresh(ctx context.Context, name string) {
+	err := r.Asked.Refresh(ctx, name)
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return
+	case dayfly.ErrorCode(err) == dayfly.CodeConflict:
+		err = r.Asked.Refresh(ctx, name) // somebody changed it at the same moment
+	}
+	if err == nil {
+		return
+	}
+	problem := "cannot follow its branch: " + err.Error()
+	if err := r.Asked.ReportProblem(ctx, name, problem); err != nil {
+		r.Logger.Warn("a problem could not be written", "environment", name, "error", err)
+	}
+	if e, ok := registry.Lookup(r.Cache, registry.Environments, name); ok {
+		r.event(ctx, e.Value.ID, dayfly.Event{Environment: name, Kind: dayfly.EventWarning, Reason: "follow-failed", Message: problem})
+	}
+}

@@ -1,0 +1,72 @@
+package reconcile
+
+import (
+	"context"
+	"time"
+
+	"github.com/dayfly-dev/dayfly/internal/registry"
+)
+
+// expireLoop ends environments when their time is over.
+func (r *Reconciler) expireLoop(ctx context.Context) {
+	every(ctx, time.Second, func() {
+		ended, err := r.Asked.Expire(ctx)
+		if err != nil {
+			r.Logger.Warn("expired environments could not be ended; it is tried again", "error", err)
+		}
+		for _, name := range ended {
+			r.Logger.Info("environment expired", "environment", name)
+		}
+	})
+}
+
+// pruneLoop deletes logs and events of what is gone when they have been kept for
+// long enough.
+func (r *Reconciler) pruneLoop(ctx context.Context) {
+	every(ctx, min(time.Minute, max(time.Second, r.KeepLogs/4)), func() {
+		if err := r.prune(ctx); err != nil && ctx.Err() == nil {
+			r.Logger.Warn("old logs could not be deleted; it is tried again", "error", err)
+		}
+	})
+}
+
+func (r *Reconciler) prune(ctx context.Context) error {
+	limit := r.Now().Add(-r.KeepLogs)
+	for d := range registry.All(r.Cache, registry.Retired) {
+		if d.Value.Node != r.NodeID || d.Value.RetiredAt.After(limit) {
+			continue
+		}
+		if err := r.Runner.PruneLogs(ctx, d.Key); err != nil {
+			return err
+		}
+		if _, err := registry.Commit(ctx, r.Store, registry.Delete(registry.Retired, d.Key)); err != nil {
+			return err
+		}
+	}
+	for e := range registry.All(r.Cache, registry.Ended) {
+		if e.Value.EndedAt.After(limit) {
+			continue
+		}
+		if err := registry.DeleteEvents(ctx, r.Store, e.Key); err != nil {
+			return err
+		}
+		if _, err := registry.Commit(ctx, r.Store, registry.Delete(registry.Ended, e.Key)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// every calls do now and then every d until ctx ends.
+func every(ctx context.Context, d time.Duration, do func()) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for {
+		do()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

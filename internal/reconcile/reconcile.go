@@ -1,0 +1,166 @@
+// Package reconcile makes what is observed like what is wanted: it watches the
+// state, observes the runner, plans, and carries the plan out. It is driven by
+// levels, not by edges: every pass looks at everything its object consists of, so
+// a pass that was missed, repeated or cut short by a crash does no harm.
+//
+// Two kinds of objects have a worker of their own: environments, reconciled by
+// one elected server, and deployments, reconciled by the node they belong to.
+package reconcile
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/registry"
+	"github.com/dayfly-dev/dayfly/internal/runner"
+)
+
+// Asked is what the reconciler asks of package control.
+type Asked interface {
+	// Refresh resolves an environment again and writes what changed.
+	Refresh(ctx context.Context, name string) error
+	// ReportProblem writes why that failed.
+	ReportProblem(ctx context.Context, name, problem string) error
+	// Expire ends the environments whose life is over and says which.
+	Expire(ctx context.Context) (ended []string, err error)
+}
+
+// Config is what a Reconciler is told by flags.
+type Config struct {
+	NodeID   string
+	Kind     string        // of runner, for the deployments made here
+	Drain    time.Duration // how long the requests of a replaced version may take
+	KeepLogs time.Duration // logs and events of what is gone
+	Poll     time.Duration // between looks at remote repositories
+}
+
+// Parts is what a Reconciler works with.
+type Parts struct {
+	Store  *registry.Store
+	Cache  *registry.Cache
+	Runner runner.Runner
+	Asked  Asked
+	News   News
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+// drainDeleted is how long the requests of a deleted environment may take.
+const drainDeleted = 5 * time.Second
+
+// Reconciler holds the workers.
+type Reconciler struct {
+	Config
+	Parts
+	environments *worker
+	deployments  *worker
+
+	mu      sync.Mutex
+	orphans map[string]time.Time    // since when a deployment without a record is known
+	jobs    map[string]*job         // by deployment
+	phases  map[string]dayfly.Phase // of environments, as last told in an event
+
+	background sync.WaitGroup
+}
+
+// New makes a Reconciler; Run starts it.
+func New(config Config, parts Parts) *Reconciler {
+	r := &Reconciler{Config: config, Parts: parts, orphans: map[string]time.Time{}, jobs: map[string]*job{}, phases: map[string]dayfly.Phase{}}
+	r.environments = newWorker("environment", r.environment, parts.Logger)
+	r.deployments = newWorker("deployment", r.deployment, parts.Logger)
+	return r
+}
+
+// Run reconciles until ctx ends, and returns when nothing of it goes on any more.
+// What runs is left running.
+func (r *Reconciler) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	all.Go(func() { r.deployments.run(ctx, 4) })
+	all.Go(func() { r.watch(ctx) })
+	all.Go(func() {
+		for id := range r.Runner.Changes(ctx) {
+			r.deployments.add(id)
+		}
+	})
+	all.Go(func() { r.pruneLoop(ctx) })
+	all.Go(func() {
+		// The elected server looks after what belongs to no node.
+		r.Store.Lead(ctx, "environments", r.NodeID, func(ctx context.Context) error {
+			r.lead(ctx)
+			return nil
+		})
+	})
+	r.adopt(ctx)
+	all.Wait()
+	r.background.Wait()
+}
+
+// lead reconciles environments until ctx ends or another server is elected.
+func (r *Reconciler) lead(ctx context.Context) {
+	var all sync.WaitGroup
+	all.Go(func() { r.environments.run(ctx, 4) })
+	all.Go(func() { r.follow(ctx) })
+	all.Go(func() { r.expireLoop(ctx) })
+	for e := range registry.All(r.Cache, registry.Environments) {
+		r.environments.add(e.Key)
+	}
+	all.Wait()
+}
+
+// adopt brings every deployment of this node, and whatever the runner has that no
+// record knows, before its worker once.
+func (r *Reconciler) adopt(ctx context.Context) {
+	for d := range registry.All(r.Cache, registry.Deployments) {
+		r.deployments.add(d.Key)
+	}
+	found, err := r.Runner.Observe(ctx)
+	if err != nil {
+		r.Logger.Error("the runner cannot be observed", "error", err)
+	}
+	for _, o := range found {
+		if _, ok := registry.Lookup(r.Cache, registry.Deployments, o.DeploymentID); !ok {
+			r.mu.Lock()
+			r.orphans[o.DeploymentID] = time.Time{} // left by a crash: no grace
+			r.mu.Unlock()
+		}
+		r.deployments.add(o.DeploymentID)
+	}
+}
+
+// watch passes changes of the state to the workers that they concern.
+func (r *Reconciler) watch(ctx context.Context) {
+	owner := map[string]string{} // environment by deployment, also when its record is gone
+	for d := range registry.All(r.Cache, registry.Deployments) {
+		owner[d.Key] = d.Value.Environment
+	}
+	for c := range r.Cache.Changes(ctx) {
+		switch c.Kind {
+		case registry.Environments.Name(), registry.Resolutions.Name(), registry.Releases.Name():
+			r.environments.add(c.Key)
+		case registry.Deployments.Name(), registry.Observed.Name():
+			if d, ok := registry.Lookup(r.Cache, registry.Deployments, c.Key); ok {
+				owner[c.Key] = d.Value.Environment
+			}
+			if name := owner[c.Key]; name != "" {
+				r.environments.add(name)
+			}
+			if c.Kind == registry.Deployments.Name() {
+				r.deployments.add(c.Key)
+				if c.Deleted {
+					delete(owner, c.Key)
+				}
+			}
+		}
+	}
+}
+
+// event appends an event to an environment; one that cannot be written is logged.
+func (r *Reconciler) event(ctx context.Context, environmentID string, e dayfly.Event) {
+	e.Time = r.Now()
+	if err := registry.AppendEvent(ctx, r.Store, environmentID, e); err != nil {
+		r.Logger.Warn("an event could not be written", "environment", e.Environment, "reason", e.Reason, "error", err)
+	}
+}
