@@ -1,0 +1,61 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+)
+
+// Config is what the API works with.
+type Config struct {
+	Control Control
+	Version string
+	Hosts   []string // names under which the API may be called, besides loopback ones
+	Logger  *slog.Logger
+}
+
+type server struct {
+	Config
+	api huma.API
+}
+
+// New makes the handler of the API.
+func New(config Config) http.Handler {
+	s := &server{Config: config}
+	mux := http.NewServeMux()
+	hc := huma.DefaultConfig("dayfly", config.Version)
+	hc.Info.Description = "Short-lived environments for every branch. Errors are application/problem+json with a code, see the end of this page."
+	hc.DocsPath = "" // ours needs nothing from elsewhere
+	hc.CreateHooks = nil
+	hc.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
+	hc.Transformers = []huma.Transformer{s.transform}
+	s.api = humago.New(mux, hc)
+	s.projects()
+	s.environments()
+	s.streams()
+	s.services()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := s.Control.Ready(r.Context()); err != nil {
+			writeProblem(w, problemOf(err))
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	mux.HandleFunc("GET /docs", s.docs)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/docs", http.StatusFound) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, Problem{Type: "about:blank", Title: "Not Found", Status: http.StatusNotFound, Code: "not_found", Detail: "there is no such endpoint: see /docs"})
+	})
+	return s.safe(mux)
+}
+
+var jsonFormat = huma.Format{
+	Marshal:   func(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) },
+	Unmarshal: json.Unmarshal,
+}

@@ -1,0 +1,289 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/dayfly-dev/dayfly"
+)
+
+// environmentBody is an environment file as JSON, and what only a command can say.
+type environmentBody struct {
+	Name         string        `json:"name,omitempty" doc:"A DNS label; made from project and branch by default."`
+	Project      string        `json:"project,omitempty" doc:"May be left out where the server has one project."`
+	Repo         string        `json:"repo,omitempty" doc:"Instead of project: the repository of one, made on the fly."`
+	Branch       string        `json:"branch,omitempty" doc:"The branch to follow; the default branch by default."`
+	Base         string        `json:"base,omitempty"`
+	Prefix       string        `json:"prefix,omitempty" doc:"Stands for the name in public hosts."`
+	Keep         string        `json:"keep,omitempty" doc:"Life from the last change on, such as 36h, 5d or forever."`
+	Data         string        `json:"data,omitempty" enum:"snapshot,fixtures,none"`
+	PublicHeader bool          `json:"public_header,omitempty"`
+	Only         []string      `json:"only,omitempty" doc:"The services to have; all by default."`
+	Services     []serviceBody `json:"services,omitempty"`
+	Token        string        `json:"token,omitempty" doc:"For private repositories, yours. It is stored sealed and never shown."`
+	WithFixtures bool          `json:"with_fixtures,omitempty"`
+	Origin       string        `json:"origin,omitempty" doc:"The file that the environment belongs to."`
+}
+
+type serviceBody struct {
+	Name      string            `json:"name" minLength:"1"`
+	Version   string            `json:"version,omitempty" doc:"Pinned: a tag, commit or branch."`
+	Branch    string            `json:"branch,omitempty" doc:"Followed."`
+	Repo      string            `json:"repo,omitempty"`
+	URL       string            `json:"url,omitempty"`
+	Route     string            `json:"route,omitempty"`
+	Variables map[string]string `json:"variables,omitempty"`
+}
+
+// spec gives the asked state of a body.
+func (b environmentBody) spec() (dayfly.EnvironmentSpec, error) {
+	spec := dayfly.EnvironmentSpec{
+		Name: b.Name, Project: b.Project, Branch: b.Branch, Base: b.Base, Prefix: b.Prefix, Data: b.Data,
+		PublicHeader: b.PublicHeader, Only: b.Only,
+	}
+	for _, s := range b.Services {
+		spec.Services = append(spec.Services, dayfly.ServiceSpec(s))
+	}
+	if b.Keep != "" {
+		keep, err := dayfly.ParseDuration(b.Keep)
+		if err != nil {
+			return spec, dayfly.Invalid(dayfly.Problem{Field: "keep", Message: err.Error()})
+		}
+		spec.Keep = keep
+	}
+	return spec, nil
+}
+
+// EnvironmentPath, WaitQuery and Precondition are parts of inputs; huma fills exported
+// ones only.
+type EnvironmentPath struct {
+	Env string `path:"env" doc:"Name or id."`
+}
+
+// WaitQuery says how long to hold an answer.
+type WaitQuery struct {
+	Wait string `query:"wait" doc:"Hold the answer until the environment is ready or has failed, at most so long, such as 60s."`
+}
+
+// Precondition says what a change is based on.
+type Precondition struct {
+	IfMatch string `header:"If-Match" doc:"The revision that the environment must have."`
+}
+
+func (m Precondition) revision() (int64, error) {
+	v := strings.Trim(strings.TrimPrefix(m.IfMatch, "W/"), `"`)
+	if v == "" || v == "*" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil {
+		return 0, dayfly.Invalid(dayfly.Problem{Field: "If-Match", Message: "has to be a revision"})
+	}
+	return n, nil
+}
+
+func etag(revision int64) string { return `"` + strconv.FormatInt(revision, 10) + `"` }
+
+func answer(status int, env dayfly.Environment) *one[dayfly.Environment] {
+	return &one[dayfly.Environment]{Status: status, Body: env, ETag: etag(env.Revision)}
+}
+
+// settled says whether an environment has come to an end of its way, good or bad.
+func settled(e dayfly.Environment) bool {
+	switch e.Phase {
+	case dayfly.PhaseReady, dayfly.PhaseFailed, dayfly.PhaseDegraded, dayfly.PhaseAsleep:
+		return true
+	}
+	return false
+}
+
+// wait holds an answer as ?wait= asks for.
+func (s *server) wait(ctx context.Context, env dayfly.Environment, wait string, done func(dayfly.Environment) bool) (dayfly.Environment, error) {
+	if wait == "" {
+		return env, nil
+	}
+	limit, err := dayfly.ParseDuration(wait)
+	if err != nil {
+		return env, dayfly.Invalid(dayfly.Problem{Field: "wait", Message: err.Error()})
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(time.Duration(limit), time.Hour))
+	defer cancel()
+	now, err := s.Control.WaitEnvironment(ctx, env.ID, done)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return now, nil // as it is
+	}
+	return now, err
+}
+
+func (s *server) environments() {
+	tags := []string{"Environments"}
+	huma.Register(s.api, huma.Operation{OperationID: "create-environment", Method: http.MethodPost, Path: "/v1/environments", Tags: tags, DefaultStatus: http.StatusAccepted,
+		Summary:     "Create an environment",
+		Description: "Everything that can be wrong is found before anything is made. 202, or 200 where the same environment is there already; a name with another content is a conflict."},
+		func(ctx context.Context, in *struct {
+			WaitQuery
+			Body environmentBody
+		}) (*one[dayfly.Environment], error) {
+			spec, err := in.Body.spec()
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			env, created, err := s.Control.CreateEnvironment(ctx, dayfly.EnvironmentRequest{
+				Spec: spec, Repo: in.Body.Repo, Token: dayfly.NewSecret(in.Body.Token), WithFixtures: in.Body.WithFixtures,
+			})
+			if err == nil {
+				env, err = s.wait(ctx, env, in.Wait, settled)
+			}
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			if !created {
+				return answer(http.StatusOK, env), nil
+			}
+			return answer(http.StatusAccepted, env), nil
+		})
+	huma.Register(s.api, huma.Operation{OperationID: "list-environments", Method: http.MethodGet, Path: "/v1/environments", Tags: tags, Summary: "List environments"},
+		func(ctx context.Context, in *struct {
+			Project string `query:"project"`
+			Limit   int    `query:"limit" minimum:"1" maximum:"10000"`
+			After   string `query:"after" doc:"What next said on the page before."`
+		}) (*list[dayfly.Environment], error) {
+			out := &list[dayfly.Environment]{}
+			var err error
+			out.Body.Items, out.Body.Next, err = s.Control.Environments(ctx, dayfly.EnvironmentFilter{Project: in.Project, Limit: in.Limit, After: in.After})
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			return out, nil
+		})
+	huma.Register(s.api, huma.Operation{OperationID: "get-environment", Method: http.MethodGet, Path: "/v1/environments/{env}", Tags: tags, Summary: "Show an environment"},
+		func(ctx context.Context, in *struct {
+			EnvironmentPath
+			WaitQuery
+		}) (*one[dayfly.Environment], error) {
+			env, err := s.Control.Environment(ctx, in.Env)
+			if err == nil {
+				env, err = s.wait(ctx, env, in.Wait, settled)
+			}
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			return answer(http.StatusOK, env), nil
+		})
+	huma.Register(s.api, huma.Operation{OperationID: "get-environment-spec", Method: http.MethodGet, Path: "/v1/environments/{env}/spec", Tags: tags, Summary: "Show what was asked for"},
+		func(ctx context.Context, in *EnvironmentPath) (*one[dayfly.EnvironmentSpec], error) {
+			spec, err := s.Control.Spec(ctx, in.Env)
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			return &one[dayfly.EnvironmentSpec]{Status: http.StatusOK, Body: spec}, nil
+		})
+	huma.Register(s.api, huma.Operation{OperationID: "put-environment", Method: http.MethodPut, Path: "/v1/environments/{env}", Tags: tags, DefaultStatus: http.StatusAccepted,
+		Summary: "Apply an environment file", Description: "Makes the environment, or changes it to this content."},
+		func(ctx context.Context, in *struct {
+			EnvironmentPath
+			WaitQuery
+			Precondition
+			Body environmentBody
+		}) (*one[dayfly.Environment], error) {
+			spec, err := in.Body.spec()
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			revision, err := in.revision()
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			env, _, err := s.Control.PutEnvironment(ctx, in.Env, spec, in.Body.Origin, revision)
+			if err == nil {
+				env, err = s.wait(ctx, env, in.Wait, settled)
+			}
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			return answer(http.StatusAccepted, env), nil
+		})
+	huma.Register(s.api, huma.Operation{OperationID: "patch-environment", Method: http.MethodPatch, Path: "/v1/environments/{env}", Tags: tags, Summary: "Change how long an environment lives"},
+		func(ctx context.Context, in *struct {
+			EnvironmentPath
+			Precondition
+			Body struct {
+				Extend *dayfly.Duration `json:"extend,omitempty" doc:"At least so long from now, such as 3d."`
+				Keep   *dayfly.Duration `json:"keep,omitempty" doc:"Life from the last change on."`
+			}
+		}) (*one[dayfly.Environment], error) {
+			revision, err := in.revision()
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			env, err := s.Control.PatchEnvironment(ctx, in.Env, dayfly.EnvironmentPatch{ExtendBy: in.Body.Extend, Keep: in.Body.Keep}, revision)
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			return answer(http.StatusOK, env), nil
+		})
+	huma.Register(s.api, huma.Operation{OperationID: "delete-environment", Method: http.MethodDelete, Path: "/v1/environments/{env}", Tags: tags, DefaultStatus: http.StatusAccepted,
+		Summary: "Delete an environment", Description: "202 with the environment as it goes; with wait, 204 when nothing of it is left."},
+		func(ctx context.Context, in *struct {
+			EnvironmentPath
+			WaitQuery
+			Force bool `query:"force" doc:"Also when others borrow from it."`
+		}) (*one[*dayfly.Environment], error) {
+			env, err := s.Control.DeleteEnvironment(ctx, in.Env, dayfly.DeleteOptions{Force: in.Force})
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			env, err = s.wait(ctx, env, in.Wait, func(dayfly.Environment) bool { return false })
+			switch {
+			case in.Wait != "" && dayfly.ErrorCode(err) == dayfly.CodeNotFound:
+				return &one[*dayfly.Environment]{Status: http.StatusNoContent}, nil
+			case err != nil:
+				return nil, s.fail(err)
+			}
+			return &one[*dayfly.Environment]{Status: http.StatusAccepted, Body: &env}, nil
+		})
+	huma.Register(s.api, huma.Operation{OperationID: "test-environment", Method: http.MethodPost, Path: "/v1/environments/{env}/tests", Tags: tags,
+		Summary: "Run a test job to its end", Description: "The answer comes when the job has ended; phase says how."},
+		func(ctx context.Context, in *struct {
+			EnvironmentPath
+			Body struct {
+				Job string `json:"job,omitempty" doc:"The only one by default."`
+			}
+		}) (*one[dayfly.TestRun], error) {
+			run, err := s.Control.Test(ctx, in.Env, in.Body.Job)
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			return &one[dayfly.TestRun]{Status: http.StatusOK, Body: run}, nil
+		})
+}
+
+func (s *server) services() {
+	tags := []string{"Services"}
+	huma.Register(s.api, huma.Operation{OperationID: "list-services", Method: http.MethodGet, Path: "/v1/services", Tags: tags, Summary: "List the services of all environments"},
+		func(ctx context.Context, _ *struct{}) (*list[dayfly.ServiceInfo], error) {
+			out := &list[dayfly.ServiceInfo]{}
+			var err error
+			if out.Body.Items, err = s.Control.Services(ctx); err != nil {
+				return nil, s.fail(err)
+			}
+			return out, nil
+		})
+	huma.Register(s.api, huma.Operation{OperationID: "list-instances", Method: http.MethodGet, Path: "/v1/services/{service}/instances", Tags: tags, Summary: "List the instances of a service"},
+		func(ctx context.Context, in *struct {
+			Service string `path:"service"`
+		}) (*list[dayfly.InstanceInfo], error) {
+			out := &list[dayfly.InstanceInfo]{}
+			var err error
+			if out.Body.Items, err = s.Control.Instances(ctx, in.Service); err != nil {
+				return nil, s.fail(err)
+			}
+			return out, nil
+		})
+}

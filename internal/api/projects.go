@@ -1,0 +1,75 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/dayfly-dev/dayfly"
+)
+
+type projectBody struct {
+	Name  string `json:"name,omitempty" doc:"A DNS label; the name in the project file by default."`
+	Repo  string `json:"repo" minLength:"1" doc:"URL of the git repository."`
+	Token string `json:"token,omitempty" doc:"For a private repository. It is stored sealed and never shown."`
+}
+
+type one[T any] struct {
+	Status int
+	ETag   string `header:"ETag"`
+	Body   T
+}
+
+type list[T any] struct {
+	Body struct {
+		Items []T    `json:"items"`
+		Next  string `json:"next" doc:"Give it as after to get the next page; empty on the last one."`
+	}
+}
+
+type projectPath struct {
+	Project string `path:"project" doc:"Name or id."`
+}
+
+func (s *server) projects() {
+	tags := []string{"Projects"}
+	huma.Register(s.api, huma.Operation{OperationID: "create-project", Method: http.MethodPost, Path: "/v1/projects", Tags: tags, DefaultStatus: http.StatusCreated,
+		Summary: "Add a project", Description: "Its repository is read first. 201, or 200 where the same project is there already."},
+		func(ctx context.Context, in *struct{ Body projectBody }) (*one[dayfly.Project], error) {
+			p, created, err := s.Control.CreateProject(ctx, dayfly.ProjectRequest{Name: in.Body.Name, Repo: in.Body.Repo, Token: dayfly.NewSecret(in.Body.Token)})
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			out := &one[dayfly.Project]{Status: http.StatusCreated, Body: p, ETag: etag(p.Revision)}
+			if !created {
+				out.Status = http.StatusOK
+			}
+			return out, nil
+		})
+	huma.Register(s.api, huma.Operation{OperationID: "list-projects", Method: http.MethodGet, Path: "/v1/projects", Tags: tags, Summary: "List projects"},
+		func(ctx context.Context, _ *struct{}) (*list[dayfly.Project], error) {
+			out := &list[dayfly.Project]{}
+			var err error
+			if out.Body.Items, err = s.Control.Projects(ctx); err != nil {
+				return nil, s.fail(err)
+			}
+			return out, nil
+		})
+	huma.Register(s.api, huma.Operation{OperationID: "get-project", Method: http.MethodGet, Path: "/v1/projects/{project}", Tags: tags, Summary: "Show a project"},
+		func(ctx context.Context, in *projectPath) (*one[dayfly.Project], error) {
+			p, err := s.Control.Project(ctx, in.Project)
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			return &one[dayfly.Project]{Status: http.StatusOK, Body: p, ETag: etag(p.Revision)}, nil
+		})
+	huma.Register(s.api, huma.Operation{OperationID: "delete-project", Method: http.MethodDelete, Path: "/v1/projects/{project}", Tags: tags, DefaultStatus: http.StatusNoContent,
+		Summary: "Remove a project", Description: "A conflict while it has environments."},
+		func(ctx context.Context, in *projectPath) (*struct{}, error) {
+			if err := s.Control.DeleteProject(ctx, in.Project); err != nil {
+				return nil, s.fail(err)
+			}
+			return nil, nil
+		})
+}

@@ -1,0 +1,401 @@
+// Package app is the only place where everything meets: it makes the parts of a
+// server, starts them in an order in which each finds what it needs, and stops them
+// in the reverse one.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/api"
+	"github.com/dayfly-dev/dayfly/internal/control"
+	"github.com/dayfly-dev/dayfly/internal/feed"
+	"github.com/dayfly-dev/dayfly/internal/proxy"
+	"github.com/dayfly-dev/dayfly/internal/reconcile"
+	"github.com/dayfly-dev/dayfly/internal/registry"
+	"github.com/dayfly-dev/dayfly/internal/resolve"
+	"github.com/dayfly-dev/dayfly/internal/route"
+	"github.com/dayfly-dev/dayfly/internal/runner"
+	"github.com/dayfly-dev/dayfly/internal/runner/local"
+	"github.com/dayfly-dev/dayfly/internal/source"
+	"github.com/dayfly-dev/dayfly/internal/vault"
+	"github.com/dayfly-dev/dayfly/internal/web"
+)
+
+// defaultDrain is how long an instance that is stopped for another reason than a
+// release or a deletion may take to become idle.
+const defaultDrain = 30 * time.Second
+
+// shutdown is how long requests in flight may take when the server ends.
+const shutdown = 10 * time.Second
+
+// App is a server.
+type App struct {
+	config Config
+	log    *slog.Logger
+
+	folder   *folder
+	node     string // id of this server
+	sources  *sources
+	vault    *vault.Vault
+	ports    *ports
+	store    *registry.Store
+	member   *registry.Membership
+	cache    *registry.Cache
+	table    *route.Table
+	feed     *feed.Feed
+	runner   runner.Runner
+	control  *control.Control
+	proxy    *proxy.Proxy
+	api      *http.Server
+	public   net.Listener
+	internal net.Listener
+	listen   net.Listener
+
+	cleanups []cleanup // in the order in which the parts were started
+}
+
+// cleanup stops one part.
+type cleanup struct {
+	name string
+	stop func(ctx context.Context) error
+}
+
+// New checks a configuration. Start does the rest.
+func New(config Config, log *slog.Logger) (*App, error) {
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	return &App{config: config, log: log}, nil
+}
+
+// Start starts every part and returns when the server serves. When it fails, what
+// had been started is stopped again.
+func (a *App) Start(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdown)
+			defer cancel()
+			err = errors.Join(err, a.Stop(stopCtx))
+		}
+	}()
+	for _, part := range []struct {
+		name  string
+		start func(context.Context) error
+	}{
+		{"data folder", a.startFolder},
+		{"listeners", a.startListeners},
+		{"state", a.startState},
+		{"sources and runner", a.startRunner},
+		{"control", a.startControl},
+		{"data plane", a.startDataPlane},
+		{"reconcilers", a.startReconcilers},
+		{"API", a.startAPI},
+	} {
+		if err := part.start(ctx); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	return nil
+}
+
+// Stop stops every part, the last started first. What runs is left running.
+func (a *App) Stop(ctx context.Context) error {
+	var all error
+	for len(a.cleanups) > 0 {
+		c := a.cleanups[len(a.cleanups)-1]
+		a.cleanups = a.cleanups[:len(a.cleanups)-1]
+		if err := c.stop(ctx); err != nil {
+			all = errors.Join(all, fmt.Errorf("stopping the %s: %w", c.name, err))
+		}
+	}
+	return all
+}
+
+func (a *App) onStop(name string, stop func(ctx context.Context) error) {
+	a.cleanups = append(a.cleanups, cleanup{name, stop})
+}
+
+// background runs a part until Stop, which waits for its end.
+func (a *App) background(name string, run func(ctx context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() { run(ctx) })
+	a.onStop(name, func(context.Context) error {
+		cancel()
+		done.Wait()
+		return nil
+	})
+}
+
+func (a *App) startFolder(context.Context) (err error) {
+	if a.folder, err = openFolder(a.config.Data); err != nil {
+		return err
+	}
+	a.onStop("data folder", func(context.Context) error { return a.folder.close() })
+	a.ports, err = readPorts(a.folder.path)
+	return err
+}
+
+func (a *App) startListeners(context.Context) (err error) {
+	tcp := func(address string) (net.Listener, error) {
+		host, port, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		if host == "" && a.config.local() {
+			host = "127.0.0.1"
+		}
+		return net.Listen("tcp", net.JoinHostPort(host, port))
+	}
+	for _, l := range []struct {
+		flag, address string
+		open          func(string) (net.Listener, error)
+		into          *net.Listener
+	}{
+		{"http", a.config.HTTP, tcp, &a.public},
+		{"internal", a.config.Internal, a.listenInternal, &a.internal},
+		{"listen", a.config.Listen, tcp, &a.listen},
+	} {
+		if l.address == "" {
+			continue
+		}
+		opened, err := a.ports.listen(l.flag, l.address, a.config.Given[l.flag], l.open, a.log)
+		if err != nil {
+			return err
+		}
+		*l.into = opened
+		a.onStop("listener "+l.flag, func(context.Context) error {
+			if err := opened.Close(); !errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			return nil
+		})
+	}
+	return nil
+}
+
+func (a *App) listenInternal(address string) (net.Listener, error) {
+	l, warnings, err := proxy.ListenInternal(address)
+	for _, w := range warnings {
+		a.log.Warn(w)
+	}
+	return l, err
+}
+
+func (a *App) startState(ctx context.Context) (err error) {
+	a.store, err = registry.Open(ctx, registry.Config{
+		Endpoints: a.config.Etcd, Dir: a.folder.sub("etcd"), Listen: a.config.EtcdListen, Logger: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	a.onStop("state", func(context.Context) error { return a.store.Close() })
+	if a.node, err = a.folder.node(); err != nil {
+		return err
+	}
+	hostname, _ := os.Hostname()
+	a.member, err = a.store.Join(ctx, registry.Node{
+		ID: a.node, Address: a.config.Advertise, Hostname: hostname, StartedAt: time.Now(), Version: a.config.Version,
+	})
+	if err != nil {
+		return err
+	}
+	a.onStop("membership", func(context.Context) error { return a.member.Close() })
+	a.cache = registry.NewCache(a.store)
+	if err := a.cache.Start(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	a.onStop("cache", func(context.Context) error { a.cache.Close(); return nil })
+	return nil
+}
+
+func (a *App) startRunner(ctx context.Context) error {
+	allowLocal := a.config.AllowLocal || a.config.Listen == "" || loopback(a.config.Listen)
+	git, err := source.New(source.Config{Dir: a.folder.sub("git"), Logger: a.log})
+	if err != nil {
+		return err
+	}
+	keys, err := vault.Open(a.folder.sub("vault.key"))
+	if err != nil {
+		return err
+	}
+	a.sources = &sources{git: git, vault: keys, cache: a.cache, local: allowLocal}
+	a.vault = keys
+	a.table = route.New(route.Options{Domain: a.config.Domain, InternalSuffixes: a.config.InternalSuffixes})
+	a.feed = feed.New(a.cache, a.table, a.log)
+	a.runner, err = local.New(ctx, local.Config{
+		Dir: a.folder.path, ClusterID: a.store.ClusterID(), NodeID: a.node, Trees: a.sources,
+		Hooks: runner.Hooks{Drain: a.drain}, MaxBuilds: a.config.MaxBuilds, PassEnv: a.config.PassEnv,
+		NoProxy: []string{a.config.Domain}, LogMax: a.config.LogSize, Logger: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	a.onStop("runner", func(context.Context) error { return a.runner.Close() })
+	return nil
+}
+
+// drain takes an instance out of rotation and waits until nobody is on it, for as
+// long as its retirement allows; then it cuts what is left.
+func (a *App) drain(ctx context.Context, deployment, instance string) {
+	limit := defaultDrain
+	if d, ok := registry.Lookup(a.cache, registry.Deployments, deployment); ok && d.Value.Retiring != nil {
+		limit = time.Duration(d.Value.Retiring.Drain)
+	}
+	// The table must have heard of the successor before the old one is closed.
+	if err := a.feed.Wait(ctx, a.cache.Revision()); err != nil {
+		return
+	}
+	wait, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := a.table.Drain(wait, deployment, instance); err != nil && ctx.Err() == nil {
+		a.table.Cut(deployment, instance)
+	}
+}
+
+func (a *App) startControl(context.Context) error {
+	resolver := &resolve.Resolver{
+		Config: resolve.Config{
+			Domain: a.config.Domain, HostPattern: a.config.HostPattern, PublicURL: a.publicURL,
+			InternalPort: func() int { return port(a.internal) },
+		},
+		Sources: a.sources, Now: time.Now,
+	}
+	a.control = control.New(control.Config{
+		NamePattern: a.config.NamePattern, Keep: a.config.Keep, MaxKeep: a.config.MaxKeep, AllowForever: a.config.AllowForever,
+		KeepLogs: a.config.KeepLogs, Runner: a.config.Runner, NodeID: a.node, PublicURL: a.publicURL,
+	}, control.Parts{
+		Store: a.store, Cache: a.cache, Resolver: resolver, Vault: a.vault, Logs: a.runner, Now: time.Now, Logger: a.log,
+	})
+	a.background("control", a.control.Run)
+	return nil
+}
+
+// publicURL is the address of a host at this server's public listener.
+func (a *App) publicURL(host string) string {
+	if p := port(a.public); p != 80 && p != 0 {
+		host = net.JoinHostPort(host, strconv.Itoa(p))
+	}
+	return "http://" + host
+}
+
+// port is that of a listener, 0 = there is none.
+func port(l net.Listener) int {
+	if l == nil {
+		return 0
+	}
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func (a *App) startDataPlane(context.Context) error {
+	a.background("feed", func(ctx context.Context) {
+		changes := a.cache.Changes(ctx)
+		a.feed.Load()
+		a.feed.Run(ctx, changes)
+	})
+	a.proxy = proxy.New(proxy.Config{
+		Table: a.table, Pages: web.NewPages(), Headers: a.config.Headers, ReleaseHeader: a.config.ReleaseHeader,
+		TrustedProxies: a.config.TrustedProxies, Logger: a.log,
+	})
+	// The table is whole before the first request is taken.
+	if err := a.feed.Wait(context.Background(), a.cache.Revision()); err != nil {
+		return err
+	}
+	serve := func(name string, l net.Listener, serve func(context.Context, net.Listener) error) {
+		if l == nil {
+			return
+		}
+		a.background(name, func(ctx context.Context) {
+			if err := serve(ctx, l); err != nil && ctx.Err() == nil {
+				a.log.Error("a listener failed", "listener", name, "error", err)
+			}
+		})
+	}
+	serve("internal listener", a.internal, a.proxy.ServeInternal)
+	serve("public listener", a.public, a.proxy.ServePublic)
+	a.onStop("data plane", a.proxy.Shutdown)
+	return nil
+}
+
+func (a *App) startReconcilers(context.Context) error {
+	r := reconcile.New(reconcile.Config{
+		NodeID: a.node, Kind: a.config.Runner, Drain: a.config.Drain, KeepLogs: a.config.KeepLogs, Poll: a.config.Poll,
+	}, reconcile.Parts{
+		Store: a.store, Cache: a.cache, Runner: a.runner, Asked: a.control, News: a.sources, Now: time.Now, Logger: a.log,
+	})
+	a.background("reconcilers", r.Run)
+	if a.config.TakeDown {
+		a.onStop("environments", a.takeDown)
+	}
+	return nil
+}
+
+// takeDown deletes every environment and waits until they are gone.
+func (a *App) takeDown(ctx context.Context) error {
+	list, _, err := a.control.Environments(ctx, dayfly.EnvironmentFilter{Limit: 1 << 30})
+	if err != nil {
+		return err
+	}
+	for _, env := range list {
+		if _, err := a.control.DeleteEnvironment(ctx, env.Name, dayfly.DeleteOptions{Force: true}); err != nil {
+			return err
+		}
+	}
+	for _, env := range list {
+		_, err := a.control.WaitEnvironment(ctx, env.ID, func(dayfly.Environment) bool { return false })
+		if err != nil && dayfly.ErrorCode(err) != dayfly.CodeNotFound {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *App) startAPI(context.Context) error {
+	if a.listen == nil {
+		return nil
+	}
+	a.api = &http.Server{
+		Handler:           api.New(api.Config{Control: a.control, Version: a.config.Version, Logger: a.log}),
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+	}
+	var done sync.WaitGroup
+	done.Go(func() {
+		if err := a.api.Serve(a.listen); !errors.Is(err, http.ErrServerClosed) {
+			a.log.Error("the API has ended", "error", err)
+		}
+	})
+	a.onStop("API", func(ctx context.Context) error {
+		// Those who follow something would keep the server: they come back to the next one.
+		ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+		defer cancel()
+		err := a.api.Shutdown(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = a.api.Close()
+		}
+		done.Wait()
+		return err
+	})
+	return nil
+}
+
+// Addresses says where the server is reached: public, API and internal, "" where off.
+func (a *App) Addresses() (public, api, internal string) {
+	address := func(l net.Listener) string {
+		if l == nil {
+			return ""
+		}
+		return l.Addr().String()
+	}
+	return address(a.public), address(a.listen), address(a.internal)
+}

@@ -1,0 +1,122 @@
+package app
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/dayfly-dev/dayfly"
+)
+
+// Config is what the server's flags say. docs/cli.md explains each of them.
+type Config struct {
+	Data string
+
+	HTTP, Internal, Listen string
+	// Given says which of the addresses were given by flag (by their flags' names):
+	// those must bind, a default one may move to a free port.
+	Given map[string]bool
+
+	Domain           string
+	NamePattern      string
+	HostPattern      string
+	Headers          []string
+	InternalSuffixes []string
+	ReleaseHeader    string
+	TrustedProxies   []netip.Prefix
+
+	Runner      string
+	Etcd        []string
+	EtcdListen  string
+	Advertise   string
+	MaxBuilds   int
+	LogSize     int64 // bytes kept of each service's output
+	PassEnv     []string
+	AllowLocal  bool // local repositories although the API is not on loopback
+	Poll, Drain time.Duration
+
+	Keep, MaxKeep dayfly.Duration
+	AllowForever  bool
+	KeepLogs      time.Duration
+	TakeDown      bool // remove every environment before the server ends
+
+	Version string
+}
+
+// DefaultData is where the server keeps its data when no flag says otherwise.
+func DefaultData() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/dayfly"
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(home, ".local", "share", "dayfly")
+	}
+	return "dayfly-data"
+}
+
+// DefaultHTTP is the public address when no flag says otherwise.
+func DefaultHTTP() string {
+	if os.Geteuid() == 0 {
+		return ":80"
+	}
+	return ":8080"
+}
+
+// validate finds what cannot work before anything is started.
+func (c *Config) validate() error {
+	problems := []dayfly.Problem{}
+	bad := func(flag, message string) {
+		problems = append(problems, dayfly.Problem{Field: "--" + flag, Message: message})
+	}
+	if err := dayfly.ValidateNamePattern(c.NamePattern); err != nil {
+		bad("names", err.Error())
+	}
+	if err := dayfly.ValidateHostPattern(c.HostPattern); err != nil {
+		bad("hosts", err.Error())
+	}
+	if c.Runner != "local" {
+		bad("runner", "this version has the runner local only")
+	}
+	if c.Domain == "" || strings.ContainsAny(c.Domain, "/: ") {
+		bad("domain", "is no domain name: write it without scheme and port")
+	}
+	if c.MaxKeep < c.Keep && !c.AllowForever {
+		bad("max-keep", "is shorter than --keep")
+	}
+	for flag, address := range map[string]string{"http": c.HTTP, "internal": c.Internal, "listen": c.Listen} {
+		if address == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			bad(flag, "is no address: write HOST:PORT or :PORT")
+		}
+	}
+	if c.Listen != "" && !loopback(c.Listen) {
+		bad("listen", "is not on loopback, which needs tokens, and this version has none: use a loopback address, and ssh -L or a proxy with a login to reach it from elsewhere")
+	}
+	if len(problems) > 0 {
+		return dayfly.Invalid(problems...)
+	}
+	return nil
+}
+
+// loopback says whether an address can be reached from this host alone.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+// local says whether names resolve to this host alone.
+func (c *Config) local() bool {
+	return c.Domain == "localhost" || strings.HasSuffix(c.Domain, ".localhost")
+}

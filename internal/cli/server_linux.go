@@ -1,0 +1,207 @@
+package cli
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/app"
+	"github.com/dayfly-dev/dayfly/internal/demo"
+)
+
+// stopping is how long the server may take to end.
+const stopping = 30 * time.Second
+
+// serverCommands are those that run on the server's platform only.
+func (c *command) serverCommands() []*cobra.Command {
+	return []*cobra.Command{c.serverCommand(), c.demoCommand()}
+}
+
+func (c *command) serverCommand() *cobra.Command {
+	var f serverFlags
+	cmd := &cobra.Command{
+		Use: "server", Short: "Run the server: control plane and proxy", Args: args(cobra.NoArgs),
+		Long: `Run the server. SIGTERM and Ctrl-C end the server, not what runs: the next start adopts it.
+Every flag can also be given as a variable: --keep-logs as DAYFLY_KEEP_LOGS.
+
+` + exitCodes,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.fromVariables(cmd.Flags(), c.Getenv); err != nil {
+				return err
+			}
+			config, err := f.config(cmd.Flags(), c.version)
+			if err != nil {
+				return err
+			}
+			return c.serve(cmd.Context(), config, f.logLevel)
+		},
+	}
+	f.register(cmd.Flags())
+	return cmd
+}
+
+// serve runs a server until ctx ends.
+func (c *command) serve(ctx context.Context, config app.Config, level slog.Level) error {
+	log := slog.New(slog.NewTextHandler(c.Err, &slog.HandlerOptions{Level: level}))
+	started := time.Now()
+	server, err := app.New(config, log)
+	if err != nil {
+		return err
+	}
+	if err := server.Start(ctx); err != nil {
+		return err
+	}
+	public, api, internal := server.Addresses()
+	log.Info("ready", "public", public, "api", api, "internal", internal, "data", config.Data, "after", time.Since(started).Round(time.Millisecond))
+	<-ctx.Done()
+	log.Info("ending; what runs goes on")
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopping)
+	defer cancel()
+	return server.Stop(stop)
+}
+
+// serverFlags are the flags of the server. Each is accepted from the first version on;
+// one whose part is not built may only be empty.
+type serverFlags struct {
+	c                                    app.Config
+	etcd, trusted                        string
+	keep, maxKeep, keepLogs, poll, drain string
+	https, dns, environments             string
+	mayfly                               bool
+	logSize                              int
+	verbose                              bool
+	logLevel                             slog.Level
+}
+
+func (s *serverFlags) register(f *pflag.FlagSet) {
+	f.StringVar(&s.c.Data, "data", app.DefaultData(), "folder for state, builds and logs")
+	f.StringVar(&s.c.HTTP, "http", app.DefaultHTTP(), "where applications are shown; empty = off")
+	f.StringVar(&s.https, "https", "", "not built yet: empty = off")
+	f.StringVar(&s.c.Internal, "internal", ":7071", "where services reach each other; on loopback one socket for all of 127.0.0.0/8")
+	f.StringVar(&s.dns, "dns", "", "not built yet: empty = off")
+	f.StringVar(&s.c.Listen, "listen", "127.0.0.1:7070", "API")
+	f.StringVar(&s.c.Domain, "domain", "localhost", "what public hosts end with")
+	f.StringVar(&s.c.NamePattern, "names", "{project}-{branch}", "name of an environment that is made from a branch")
+	f.StringVar(&s.c.HostPattern, "hosts", "{service}-{env}", "host of a single service")
+	f.StringSliceVar(&s.c.Headers, "header", nil, "further header that names the environment, besides X-Dayfly-Env")
+	f.StringSliceVar(&s.c.InternalSuffixes, "internal-suffix", nil, "further suffix of internal names, besides internal")
+	f.StringVar(&s.c.ReleaseHeader, "release-header", "X-Dayfly-Release", "header that names the version that answered")
+	f.StringVar(&s.trusted, "trusted-proxies", "", "addresses whose X-Forwarded-* and traceparent are believed: CIDR,...")
+	f.StringVar(&s.c.Runner, "runner", "local", "what keeps services running: local")
+	f.StringVar(&s.etcd, "etcd", "", "etcd cluster, host:port,...; empty = one in this process")
+	f.StringVar(&s.c.EtcdListen, "etcd-listen", "", "where the etcd in this process takes clients; empty = nowhere")
+	f.StringVar(&s.c.Advertise, "advertise", "127.0.0.1", "address at which others reach this server")
+	f.StringVar(&s.environments, "environments", "", "not built yet: empty = none")
+	f.BoolVar(&s.mayfly, "mayfly", false, "not built yet")
+	f.StringVar(&s.keep, "keep", "7d", "life of an environment from its last change on")
+	f.StringVar(&s.maxKeep, "max-keep", "30d", "longest life that can be asked for")
+	f.BoolVar(&s.c.AllowForever, "allow-forever", false, "allow environments that never end")
+	f.StringVar(&s.keepLogs, "keep-logs", "24h", "how long logs and events outlive what they are of")
+	f.StringVar(&s.poll, "poll", "1m", "how often remote repositories are asked for news")
+	f.StringVar(&s.drain, "drain", "10m", "how long requests and connections of a replaced version may take to end")
+	f.IntVar(&s.c.MaxBuilds, "max-builds", 0, "builds at a time (number of cores)")
+	f.IntVar(&s.logSize, "log-size", 16, "MiB kept of each service's output")
+	f.StringSliceVar(&s.c.PassEnv, "pass-env", nil, "further variables of the server that builds and services see")
+	f.BoolVar(&s.c.AllowLocal, "allow-local-repos", false, "allow repositories by path although the API is not on loopback")
+	f.BoolVar(&s.c.TakeDown, "take-down", false, "remove every environment before the server ends")
+	f.BoolVar(&s.verbose, "verbose", false, "log more")
+}
+
+// fromVariables sets the flags that are given as variables and not on the command line.
+func (s *serverFlags) fromVariables(f *pflag.FlagSet, getenv func(string) string) error {
+	var err error
+	f.VisitAll(func(flag *pflag.Flag) {
+		name := "DAYFLY_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
+		switch name {
+		case "DAYFLY_SERVER", "DAYFLY_TOKEN", "DAYFLY_OUTPUT": // the client's
+			return
+		}
+		if v := getenv(name); v != "" && !flag.Changed && err == nil {
+			if setErr := f.Set(flag.Name, v); setErr != nil {
+				err = usagef("%s: %w", name, setErr)
+			}
+		}
+	})
+	return err
+}
+
+// config reads what the flags say.
+func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, error) {
+	c := s.c
+	c.Version = version
+	c.LogSize = int64(s.logSize) << 20
+	c.Given = map[string]bool{}
+	for _, name := range []string{"http", "internal", "listen"} {
+		c.Given[name] = f.Changed(name)
+	}
+	for flag, given := range map[string]bool{"https": s.https != "", "dns": s.dns != "", "environments": s.environments != "", "mayfly": s.mayfly} {
+		if given {
+			return c, usagef("--%s: this version does not have that yet; leave it empty", flag)
+		}
+	}
+	if s.etcd != "" {
+		c.Etcd = strings.Split(s.etcd, ",")
+	}
+	for _, p := range strings.Split(s.trusted, ",") {
+		if p == "" {
+			continue
+		}
+		prefix, err := netip.ParsePrefix(p)
+		if addr, addrErr := netip.ParseAddr(p); err != nil && addrErr == nil {
+			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil {
+			return c, usagef("--trusted-proxies: %w", err)
+		}
+		c.TrustedProxies = append(c.TrustedProxies, prefix)
+	}
+	for _, d := range []struct {
+		flag, text string
+		into       func(dayfly.Duration)
+	}{
+		{"keep", s.keep, func(d dayfly.Duration) { c.Keep = d }},
+		{"max-keep", s.maxKeep, func(d dayfly.Duration) { c.MaxKeep = d }},
+		{"keep-logs", s.keepLogs, func(d dayfly.Duration) { c.KeepLogs = time.Duration(d) }},
+		{"poll", s.poll, func(d dayfly.Duration) { c.Poll = time.Duration(d) }},
+		{"drain", s.drain, func(d dayfly.Duration) { c.Drain = time.Duration(d) }},
+	} {
+		v, err := dayfly.ParseDuration(d.text)
+		if err != nil {
+			return c, usagef("--%s: %w", d.flag, err)
+		}
+		d.into(v)
+	}
+	if s.verbose {
+		s.logLevel = slog.LevelDebug
+	}
+	return c, nil
+}
+
+func (c *command) demoCommand() *cobra.Command {
+	var once bool
+	var f serverFlags
+	cmd := &cobra.Command{
+		Use: "demo", Short: "Show everything on this machine with a sample project", Args: args(cobra.NoArgs),
+		Long: `Start a server with everything in a temporary folder, make a git repository of a sample shop,
+bring up two of its branches, and commit to one of them under load. It stays up until Ctrl-C,
+which takes everything away.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			flags := pflag.NewFlagSet("demo", pflag.ContinueOnError)
+			f.register(flags)
+			config, err := f.config(flags, c.version)
+			if err != nil {
+				return err
+			}
+			config.HTTP = ":8080" // also for root: nothing here needs port 80
+			return demo.Run(cmd.Context(), demo.Options{Once: once, Out: c.Out, Config: config})
+		},
+	}
+	cmd.Flags().BoolVar(&once, "once", false, "make the tour and end")
+	return cmd
+}

@@ -1,0 +1,204 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"charm.land/lipgloss/v2"
+	"github.com/spf13/pflag"
+
+	"github.com/dayfly-dev/dayfly"
+)
+
+// waiting says whether and for how long a command waits for what it started.
+type waiting struct {
+	noWait, wait bool
+	timeout      time.Duration
+}
+
+func (w *waiting) flags(f *pflag.FlagSet) {
+	f.BoolVar(&w.noWait, "no-wait", false, "return at once")
+	f.BoolVar(&w.wait, "wait", true, "wait until it is done (the default)")
+	f.DurationVar(&w.timeout, "timeout", defaultTimeout, "how long to wait")
+}
+
+// settle waits until an environment is ready or has failed, shows its steps on standard
+// error, and then the environment on standard output.
+func (c *command) settle(ctx context.Context, env dayfly.Environment, w waiting) error {
+	var failure error
+	if !w.noWait && w.wait {
+		var err error
+		if env, err = c.watch(ctx, env, w.timeout, func(e dayfly.Environment) bool {
+			return e.Phase == dayfly.PhaseReady || e.Phase == dayfly.PhaseFailed || e.Phase == dayfly.PhaseDegraded || e.Phase == dayfly.PhaseAsleep
+		}); err != nil {
+			return err
+		}
+		if env.Phase == dayfly.PhaseFailed || env.Phase == dayfly.PhaseDegraded {
+			failure = &shown{dayfly.Errorf(dayfly.CodeFailed, "environment %s: %s", env.Name, env.Message)}
+			fmt.Fprintf(c.Err, "environment %s is %s: %s\n  dayfly details %s and dayfly logs %s tell more\n", env.Name, env.Phase, env.Message, env.Name, env.Name)
+		}
+	}
+	if done, err := c.machine(env); done {
+		return errors.Join(err, failure)
+	}
+	if failure == nil {
+		c.showAddresses(env)
+	}
+	return failure
+}
+
+// showAddresses prints where an environment is reached: the main address first.
+func (c *command) showAddresses(env dayfly.Environment) {
+	if env.URL != "" {
+		fmt.Fprintln(c.Out, env.URL)
+		return
+	}
+	for _, s := range env.Services {
+		if s.URL != "" {
+			fmt.Fprintln(c.Out, s.URL)
+		}
+	}
+}
+
+// watch shows the steps of an environment until done says so, it is gone, or the time is
+// over.
+func (c *command) watch(ctx context.Context, env dayfly.Environment, timeout time.Duration, done func(dayfly.Environment) bool) (dayfly.Environment, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	api := c.client()
+	progress := c.newProgress(env.Name)
+	var follower sync.WaitGroup
+	events, stop := context.WithCancel(ctx)
+	defer func() {
+		stop()
+		follower.Wait()
+		progress.end()
+	}()
+	news := make(chan struct{}, 1)
+	begun := time.Now().Add(-2 * time.Second)
+	seen := make(chan struct{})
+	follower.Go(func() {
+		defer close(seen)
+		for e, err := range api.Events(events, env.ID, dayfly.EventOptions{Follow: true}) {
+			if err != nil {
+				return
+			}
+			if e.Time.Before(begun) && e.Time.Before(env.CreatedAt) {
+				continue
+			}
+			progress.event(e)
+			select {
+			case news <- struct{}{}:
+			default:
+			}
+		}
+	})
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		now, err := api.Environment(ctx, env.ID)
+		switch {
+		case errors.Is(ctx.Err(), context.DeadlineExceeded):
+			return env, dayfly.Errorf(dayfly.CodeTimeout, "environment %s is still %s after %s: %s", env.Name, env.Phase, timeout, env.Message)
+		case err != nil:
+			return env, err
+		}
+		env = now
+		progress.phase(env)
+		if done(env) {
+			// What led here is told before the end.
+			select {
+			case <-seen:
+			case <-time.After(150 * time.Millisecond):
+			}
+			return env, nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-news:
+		case <-tick.C:
+		}
+	}
+}
+
+// progress shows steps: live on a terminal, as plain lines elsewhere.
+type progress struct {
+	out    io.Writer
+	live   bool
+	colour bool
+	start  time.Time
+
+	mu     sync.Mutex
+	status string
+	stop   chan struct{}
+	done   sync.WaitGroup
+}
+
+func (c *command) newProgress(name string) *progress {
+	p := &progress{out: c.Err, live: c.Terminal, colour: c.Terminal && c.Getenv("NO_COLOR") == "", start: time.Now(), status: name, stop: make(chan struct{})}
+	if p.live {
+		p.done.Go(p.spin)
+	}
+	return p
+}
+
+// spin redraws the last line while something goes on.
+func (p *progress) spin() {
+	frames := []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for i := 0; ; i++ {
+		select {
+		case <-p.stop:
+			return
+		case <-tick.C:
+		}
+		p.mu.Lock()
+		fmt.Fprintf(p.out, "\r\x1b[K%s %s %s", frames[i%len(frames)], p.status, time.Since(p.start).Round(100*time.Millisecond))
+		p.mu.Unlock()
+	}
+}
+
+func (p *progress) event(e dayfly.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	line := fmt.Sprintf("%6.1fs  %s", max(0, e.Time.Sub(p.start).Seconds()), e.Message)
+	if p.colour && e.Kind != dayfly.EventStep {
+		line = lipgloss.NewStyle().Foreground(lipgloss.Color("1")).Render(line)
+	}
+	if p.live {
+		line = "\r\x1b[K" + line
+	}
+	fmt.Fprintln(p.out, line)
+	for _, l := range e.Log {
+		fmt.Fprintln(p.out, "         | "+l)
+	}
+}
+
+func (p *progress) phase(e dayfly.Environment) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var busy []string
+	for _, s := range e.Services {
+		if s.Phase != dayfly.PhaseReady {
+			busy = append(busy, s.Name+" "+string(s.Phase))
+		}
+	}
+	p.status = e.Name + " " + string(e.Phase)
+	if len(busy) > 0 {
+		p.status += " (" + strings.Join(busy, ", ") + ")"
+	}
+}
+
+func (p *progress) end() {
+	close(p.stop)
+	p.done.Wait()
+	if p.live {
+		fmt.Fprint(p.out, "\r\x1b[K")
+	}
+}
