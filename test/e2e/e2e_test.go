@@ -1,0 +1,366 @@
+// Package e2e runs the promises to users, one script each, against the real binary.
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/itchyny/gojq"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var update = flag.Bool("update", false, "rewrite the expected output in the scripts")
+
+// patience is how long a script waits for something that should happen.
+const patience = 60 * time.Second
+
+var programs string // folder of the binaries under test
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "dayfly-e2e-*")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	programs = dir
+	build := exec.Command("go", "build", "-o", dir+"/", "../../cmd/dayfly", "./testservice")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "the binary does not build: %s\n", out)
+		return 1
+	}
+	return m.Run()
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 ".",
+		UpdateScripts:       *update,
+		RequireExplicitExec: false,
+		Setup:               setup,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"dayfly":     dayfly,
+			"server":     cmdServer,
+			"stop":       func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).end(ts, syscall.SIGTERM) },
+			"kill9":      func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).end(ts, syscall.SIGKILL) },
+			"restart":    func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).start(ts) },
+			"repo":       cmdRepo,
+			"commit":     cmdCommit,
+			"get":        cmdGet,
+			"eventually": cmdEventually,
+			"setenv":     cmdSetenv,
+			"exit": func(ts *testscript.TestScript, neg bool, args []string) {
+				if ts.Getenv("EXIT") != args[0] {
+					ts.Fatalf("the exit code was %s, not %s", ts.Getenv("EXIT"), args[0])
+				}
+			},
+			"jq":     cmdJQ,
+			"absent": cmdAbsent,
+		},
+	})
+}
+
+type serverKey struct{}
+
+// server is the dayfly server of a script.
+type server struct {
+	args []string
+	env  []string
+	api  string
+	log  string
+	cmd  *exec.Cmd
+}
+
+func setup(env *testscript.Env) error {
+	home := filepath.Join(env.WorkDir, "home")
+	if err := os.MkdirAll(home, 0o755); err != nil {
+		return err
+	}
+	config := "[user]\n\tname = Ada\n\temail = ada@example.org\n[init]\n\tdefaultBranch = main\n[safe]\n\tdirectory = *\n"
+	if err := os.WriteFile(filepath.Join(home, ".gitconfig"), []byte(config), 0o644); err != nil {
+		return err
+	}
+	env.Setenv("HOME", home)
+	env.Setenv("PATH", programs+string(os.PathListSeparator)+os.Getenv("PATH"))
+	env.Setenv("NO_COLOR", "1")
+	s := &server{}
+	env.Values[serverKey{}] = s
+	env.Defer(func() { s.takeDown(env) })
+	return nil
+}
+
+func theServer(ts *testscript.TestScript) *server { return ts.Value(serverKey{}).(*server) }
+
+// dayfly runs the client; its exit code is in the variable EXIT.
+func dayfly(ts *testscript.TestScript, neg bool, args []string) {
+	err := ts.Exec(filepath.Join(programs, "dayfly"), args...)
+	code := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	}
+	ts.Setenv("EXIT", fmt.Sprint(code))
+	if (err != nil) != neg {
+		ts.Fatalf("dayfly %s: exit code %d", strings.Join(args, " "), code)
+	}
+}
+
+// cmdServer starts a server on free ports with the given flags and waits until it is
+// ready. $API, $HTTP and $INTERNAL are its addresses, $LOG is its log.
+func cmdServer(ts *testscript.TestScript, neg bool, args []string) {
+	s := theServer(ts)
+	ports := freePorts(ts, 3)
+	s.api = "http://127.0.0.1:" + ports[0]
+	s.log = ts.MkAbs("server.log")
+	s.args = append([]string{"server", "--data", ts.MkAbs("data"), "--listen", "127.0.0.1:" + ports[0],
+		"--http", "127.0.0.1:" + ports[1], "--internal", "127.0.0.1:" + ports[2]}, args...)
+	s.env = []string{"HOME=" + ts.Getenv("HOME"), "PATH=" + ts.Getenv("PATH"), "NOT_FOR_SERVICES=leaked", "TMPDIR=" + os.TempDir()}
+	ts.Setenv("API", s.api)
+	ts.Setenv("DAYFLY_SERVER", s.api)
+	ts.Setenv("HTTP", ports[1])
+	ts.Setenv("INTERNAL", ports[2])
+	ts.Setenv("LOG", s.log)
+	s.start(ts)
+}
+
+func (s *server) start(ts *testscript.TestScript) {
+	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	ts.Check(err)
+	defer log.Close()
+	s.cmd = exec.Command(filepath.Join(programs, "dayfly"), s.args...)
+	s.cmd.Env, s.cmd.Stdout, s.cmd.Stderr = s.env, log, log
+	ts.Check(s.cmd.Start())
+	deadline := time.Now().Add(patience)
+	for time.Now().Before(deadline) {
+		if resp, err := http.Get(s.api + "/readyz"); err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if s.cmd.ProcessState != nil {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	text, _ := os.ReadFile(s.log)
+	ts.Fatalf("the server is not ready:\n%s", text)
+}
+
+// end sends a signal and waits for the server's end.
+func (s *server) end(ts *testscript.TestScript, signal syscall.Signal) {
+	ts.Check(s.cmd.Process.Signal(signal))
+	err := s.cmd.Wait()
+	s.cmd = nil
+	if signal == syscall.SIGTERM && err != nil {
+		text, _ := os.ReadFile(s.log)
+		ts.Fatalf("the server ended with %v:\n%s", err, text)
+	}
+}
+
+// takeDown ends the server and everything that its services left running.
+func (s *server) takeDown(env *testscript.Env) {
+	if s.args == nil {
+		return
+	}
+	if s.cmd != nil {
+		s.cmd.Process.Kill()
+		s.cmd.Wait()
+	}
+	for _, pid := range running(filepath.Join(env.WorkDir, "data")) {
+		syscall.Kill(-pid, syscall.SIGKILL)
+	}
+}
+
+// running gives the processes whose variables name a folder of the server's data.
+func running(data string) (pids []int) {
+	found, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, file := range found {
+		env, err := os.ReadFile(file)
+		if err == nil && strings.Contains(string(env), "DAYFLY_DIR="+data) {
+			var pid int
+			fmt.Sscanf(file, "/proc/%d/environ", &pid)
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func freePorts(ts *testscript.TestScript, n int) (ports []string) {
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		ts.Check(err)
+		defer l.Close()
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		ts.Check(err)
+		ports = append(ports, port)
+	}
+	return ports
+}
+
+// cmdRepo makes a git repository of a folder, with everything in one commit on main.
+func cmdRepo(ts *testscript.TestScript, neg bool, args []string) {
+	for _, dir := range args {
+		git(ts, dir, "init", "-q", "-b", "main")
+		git(ts, dir, "add", "-A")
+		git(ts, dir, "commit", "-q", "-m", "begin")
+	}
+}
+
+// cmdCommit writes a file of a repository and commits it: commit DIR FILE CONTENT.
+func cmdCommit(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(os.WriteFile(ts.MkAbs(filepath.Join(args[0], args[1])), []byte(strings.Join(args[2:], " ")+"\n"), 0o644))
+	git(ts, args[0], "add", "-A")
+	git(ts, args[0], "commit", "-q", "-m", "change "+args[1])
+}
+
+func git(ts *testscript.TestScript, dir string, args ...string) {
+	ts.Check(ts.Exec("git", append([]string{"-C", ts.MkAbs(dir)}, args...)...))
+}
+
+// cmdGet asks URL with optional headers and prints status and body:
+// get [-H 'Name: value']... URL. "! get" wants a status of 400 or more.
+func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
+	status, text, err := fetch(args)
+	ts.Check(err)
+	fmt.Fprintf(ts.Stdout(), "%d\n%s", status, text)
+	if (status >= 400) != neg {
+		ts.Fatalf("%v answered %d: %s", args, status, text)
+	}
+}
+
+// cmdEventually asks URL until status and body match a pattern:
+// eventually PATTERN [-H 'Name: value']... URL.
+func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
+	pattern, err := regexp.Compile(args[0])
+	ts.Check(err)
+	var last string
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		status, text, err := fetch(args[1:])
+		if last = fmt.Sprintf("%d\n%s", status, text); err == nil && pattern.MatchString(last) {
+			fmt.Fprint(ts.Stdout(), last)
+			return
+		}
+		if err != nil {
+			last = err.Error()
+		}
+	}
+	log, _ := os.ReadFile(theServer(ts).log)
+	ts.Fatalf("%v never matched %q; last: %s\n%s", args[1:], args[0], last, log)
+}
+
+// fetch asks once. Names below localhost are 127.0.0.1.
+func fetch(args []string) (int, string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	url := args[len(args)-1]
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	for i := 0; i+1 < len(args)-1; i += 2 {
+		name, value, _ := strings.Cut(args[i+1], ": ")
+		if name == "Host" {
+			req.Host = value
+		}
+		req.Header.Set(name, value)
+	}
+	dialer := net.Dialer{}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			host, port, _ := net.SplitHostPort(address)
+			if strings.HasSuffix(host, "localhost") {
+				host = "127.0.0.1"
+			}
+			return dialer.DialContext(ctx, network, net.JoinHostPort(host, port))
+		}}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(body), err
+}
+
+// cmdSetenv sets a variable to what a pattern's first group finds in a file (or in
+// stdout): setenv NAME FILE PATTERN.
+func cmdSetenv(ts *testscript.TestScript, neg bool, args []string) {
+	found := regexp.MustCompile(args[2]).FindStringSubmatch(ts.ReadFile(args[1]))
+	if len(found) < 2 {
+		ts.Fatalf("%q is not in %s:\n%s", args[2], args[1], ts.ReadFile(args[1]))
+	}
+	ts.Setenv(args[0], found[1])
+}
+
+// cmdAbsent looks for a text in every file below the given folders, and in the
+// variables and arguments of every process, and fails where it is found: absent TEXT DIR...
+func cmdAbsent(ts *testscript.TestScript, neg bool, args []string) {
+	for _, root := range args[1:] {
+		ts.Check(filepath.WalkDir(ts.MkAbs(root), func(path string, d os.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return nil
+			}
+			if b, err := os.ReadFile(path); err == nil && strings.Contains(string(b), args[0]) {
+				ts.Fatalf("%s contains it", path)
+			}
+			return nil
+		}))
+	}
+	processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range processes {
+		if b, err := os.ReadFile(file); err == nil && strings.Contains(string(b), args[0]) {
+			ts.Fatalf("%s contains it: %q", file, b)
+		}
+	}
+}
+
+// cmdJQ runs a jq program on a file or on stdout: jq PROGRAM [FILE]. A last result of false
+// or null fails; texts are printed as lines.
+func cmdJQ(ts *testscript.TestScript, neg bool, args []string) {
+	file := "stdout"
+	if len(args) > 1 {
+		file = args[1]
+	}
+	var input any
+	text := ts.ReadFile(file)
+	ts.Check(json.Unmarshal([]byte(text), &input))
+	query, err := gojq.Parse(args[0])
+	ts.Check(err)
+	var last any
+	var out strings.Builder
+	for results := query.Run(input); ; {
+		v, ok := results.Next()
+		if !ok {
+			break
+		}
+		if err, failed := v.(error); failed {
+			ts.Check(err)
+		}
+		last = v
+		fmt.Fprintln(&out, v)
+	}
+	fmt.Fprint(ts.Stdout(), out.String())
+	if good := last != nil && last != false; good == neg {
+		ts.Fatalf("jq %s gives %v for:\n%s", args[0], last, text)
+	}
+}

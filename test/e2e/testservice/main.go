@@ -1,0 +1,137 @@
+// Command testservice is the service that the end-to-end scripts run, so that they
+// need not compile one. Its first argument says what it is:
+//
+//	http            answers on PORT, see below
+//	tcp             echoes lines on PORT, each behind its DAYFLY_SERVICE
+//	tick            prints a line every 50 ms
+//	job CODE WORDS  prints WORDS and exits with CODE
+//
+// http: / tells who answers (with the content of the file VERSION), /env prints the
+// environment, /call?url=U calls U with the headers that services hand on, /slow takes
+// a second, /exit ends the process, /headers shows what arrived.
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	mode := "http"
+	if len(os.Args) > 1 {
+		mode = os.Args[1]
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	var err error
+	switch mode {
+	case "http":
+		err = serve(ctx)
+	case "tcp":
+		err = echo(ctx)
+	case "tick":
+		for i := 0; ctx.Err() == nil; i++ {
+			fmt.Println("tick", i)
+			time.Sleep(50 * time.Millisecond)
+		}
+	case "job":
+		code, _ := strconv.Atoi(os.Args[2])
+		fmt.Println(strings.Join(os.Args[3:], " "))
+		os.Exit(code)
+	default:
+		err = fmt.Errorf("no such mode: %s", mode)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func serve(ctx context.Context) error {
+	version, _ := os.ReadFile("VERSION")
+	who := fmt.Sprintf("service=%s env=%s version=%s pid=%d\n",
+		os.Getenv("DAYFLY_SERVICE"), os.Getenv("DAYFLY_ENV"), strings.TrimSpace(string(version)), os.Getpid())
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, who) })
+	mux.HandleFunc("/env", func(w http.ResponseWriter, r *http.Request) {
+		env := os.Environ()
+		slices.Sort(env)
+		io.WriteString(w, strings.Join(env, "\n")+"\n")
+	})
+	mux.HandleFunc("/headers", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "Host: %s\n", r.Host)
+		r.Header.Write(w)
+	})
+	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(time.Second)
+		io.WriteString(w, who)
+	})
+	mux.HandleFunc("/exit", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Println("exit was asked for")
+		os.Exit(3)
+	})
+	mux.HandleFunc("/call", func(w http.ResponseWriter, r *http.Request) {
+		req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, os.ExpandEnv(r.FormValue("url")), nil)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		for _, h := range []string{"X-Dayfly-Env", "Baggage", "Traceparent"} {
+			if v := r.Header.Get(h); v != "" && r.FormValue("bare") == "" {
+				req.Header.Set(h, v)
+			}
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer resp.Body.Close()
+		w.WriteHeader(resp.StatusCode)
+		io.Copy(w, resp.Body)
+	})
+	server := &http.Server{Addr: ":" + os.Getenv("PORT"), Handler: mux}
+	go func() {
+		<-ctx.Done()
+		quiet, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		server.Shutdown(quiet)
+	}()
+	fmt.Print("listening: ", who)
+	if err := server.ListenAndServe(); err != http.ErrServerClosed {
+		return err
+	}
+	return nil
+}
+
+func echo(ctx context.Context) error {
+	l, err := net.Listen("tcp", ":"+os.Getenv("PORT"))
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return nil
+		}
+		go func() {
+			defer c.Close()
+			lines := bufio.NewScanner(c)
+			for lines.Scan() {
+				fmt.Fprintf(c, "%s: %s\n", os.Getenv("DAYFLY_SERVICE"), lines.Text())
+			}
+		}()
+	}
+}
