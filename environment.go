@@ -59,11 +59,14 @@ const (
 // who provides each service. It is kept, so that healing and deleting need no
 // git.
 type Resolution struct {
-	Format      int               `json:"format"`
-	Environment string            `json:"environment"` // id
-	Asked       int64             `json:"asked"`       // revision of the EnvironmentRecord it was made from
-	Base        string            `json:"base,omitempty"`
-	Services    []ResolvedService `json:"services"`
+	Format      int    `json:"format"`
+	Environment string `json:"environment"` // id
+	Asked       int64  `json:"asked"`       // revision of the EnvironmentRecord it was made from
+	Base        string `json:"base,omitempty"`
+	// Address is 127.x.y.z: where the environment's path routes are reached from
+	// inside, without any DNS.
+	Address  string            `json:"address,omitempty"`
+	Services []ResolvedService `json:"services"`
 	// Problem is why the last attempt to resolve failed; Services are then
 	// those of the attempt before.
 	Problem    string    `json:"problem,omitempty"`

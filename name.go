@@ -62,8 +62,6 @@ func ValidName(s string) error {
 		return fmt.Errorf("is missing")
 	case len(s) > maxLabel:
 		return fmt.Errorf("%q is longer than %d bytes", s, maxLabel)
-	case clean(s) != s && !(strings.Contains(s, "--") && clean(strings.ReplaceAll(s, "--", "-")) != ""):
-		return fmt.Errorf("%q is no DNS label: use lower-case letters, digits and -, such as %q", s, Slug(s))
 	case !isLabel(s):
 		return fmt.Errorf("%q is no DNS label: use lower-case letters, digits and -, such as %q", s, Slug(s))
 	case strings.HasPrefix(s, "dayfly"):

@@ -60,8 +60,8 @@ func (b environmentBody) spec() (dayfly.EnvironmentSpec, error) {
 	return spec, nil
 }
 
-// EnvironmentPath, WaitQuery and Precondition are parts of inputs; huma fills exported
-// ones only.
+// EnvironmentPath names an environment. It is exported, as the other parts of inputs
+// are, because huma fills no others.
 type EnvironmentPath struct {
 	Env string `path:"env" doc:"Name or id."`
 }

@@ -105,7 +105,7 @@ func stream[T any](s *server, follow bool, name string, items func(context.Conte
 				if !begun {
 					s.streamFailed(hc, err)
 				} else if ctx.Err() == nil {
-					follower.send("error", "", problemOf(err))
+					_ = follower.send("error", "", problemOf(err)) // the client is gone otherwise
 				}
 				return
 			}

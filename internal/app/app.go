@@ -204,7 +204,7 @@ func (a *App) startState(ctx context.Context) (err error) {
 		return err
 	}
 	hostname, _ := os.Hostname()
-	a.member, err = a.store.Join(ctx, registry.Node{
+	a.member, err = a.store.Join(context.WithoutCancel(ctx), registry.Node{
 		ID: a.node, Address: a.config.Advertise, Hostname: hostname, StartedAt: time.Now(), Version: a.config.Version,
 	})
 	if err != nil {
@@ -273,7 +273,8 @@ func (a *App) startControl(context.Context) error {
 	}
 	a.control = control.New(control.Config{
 		NamePattern: a.config.NamePattern, Keep: a.config.Keep, MaxKeep: a.config.MaxKeep, AllowForever: a.config.AllowForever,
-		KeepLogs: a.config.KeepLogs, Runner: a.config.Runner, NodeID: a.node, PublicURL: a.publicURL,
+		KeepLogs: a.config.KeepLogs, Runner: a.config.Runner, NodeID: a.node,
+		PublicURL: a.publicURL, InternalURL: a.internalURL,
 	}, control.Parts{
 		Store: a.store, Cache: a.cache, Resolver: resolver, Vault: a.vault, Logs: a.runner, Now: time.Now, Logger: a.log,
 	})
@@ -287,6 +288,11 @@ func (a *App) publicURL(host string) string {
 		host = net.JoinHostPort(host, strconv.Itoa(p))
 	}
 	return "http://" + host
+}
+
+// internalURL is the address of a loopback address at the internal listener.
+func (a *App) internalURL(address string) string {
+	return "http://" + net.JoinHostPort(address, strconv.Itoa(port(a.internal)))
 }
 
 // port is that of a listener, 0 = there is none.

@@ -7,7 +7,6 @@ import (
 	"context"
 	"iter"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
@@ -26,6 +25,7 @@ type Config struct {
 	Runner       string // of deployments made here
 	NodeID       string
 	PublicURL    func(host string) string
+	InternalURL  func(address string) string
 }
 
 // Resolver resolves environments and reads projects.
@@ -58,9 +58,6 @@ type Control struct {
 	log      *slog.Logger
 
 	hub hub
-
-	// naming makes the search for a free name and its use one step.
-	naming sync.Mutex
 }
 
 // Parts is what a Control works with.

@@ -197,12 +197,12 @@ func (c *Control) claims(rec dayfly.EnvironmentRecord, before, after *dayfly.Res
 		}
 	}
 	for address, service := range newAddresses {
-		if addresses[address] == "" {
+		if _, held := addresses[address]; !held {
 			ops = append(ops, registry.Create(registry.Addresses, address, registry.AddressClaim{Environment: rec.ID, Service: service}))
 		}
 	}
 	for address := range addresses {
-		if newAddresses[address] == "" {
+		if _, kept := newAddresses[address]; !kept {
 			ops = append(ops, registry.Delete(registry.Addresses, address))
 		}
 	}
@@ -214,6 +214,9 @@ func names(res *dayfly.Resolution) (hosts map[string]bool, addresses map[string]
 	hosts, addresses = map[string]bool{}, map[string]string{}
 	if res == nil {
 		return hosts, addresses
+	}
+	if res.Address != "" {
+		addresses[res.Address] = ""
 	}
 	for _, rs := range res.Services {
 		for _, h := range rs.Hosts {

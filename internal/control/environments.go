@@ -257,10 +257,13 @@ func (c *Control) environmentID(name string, deleted bool) (string, error) {
 		return r.Value.ID, nil
 	}
 	var last *registry.EndedEnvironment
-	for e := range registry.All(c.cache, registry.Ended) {
-		if (e.Value.Name == name || e.Key == name) && (last == nil || e.Value.EndedAt.After(last.EndedAt)) {
+	for e := range registry.EndedNamed(c.cache, name) {
+		if last == nil || e.Value.EndedAt.After(last.EndedAt) {
 			last = &e.Value
 		}
+	}
+	if e, ok := registry.Lookup(c.cache, registry.Ended, name); ok {
+		last = &e.Value
 	}
 	switch {
 	case deleted && last != nil:

@@ -31,7 +31,10 @@ func (c *Control) Test(ctx context.Context, name, job string) (dayfly.TestRun, e
 	d := dayfly.NewDeployment(r.Value, rs, c.config.Runner, c.config.NodeID, c.now())
 	d.TestRun = dayfly.NewID()
 	d.Replicas = 1
-	d.Variables["URL"] = env.URL
+	// Not the public address: that needs a DNS which knows it.
+	if res, ok := registry.Lookup(c.cache, registry.Resolutions, r.Key); ok && res.Value.Address != "" {
+		d.Variables["URL"] = c.config.InternalURL(res.Value.Address)
+	}
 	ctx, cancel := context.WithTimeout(ctx, keepTest)
 	defer cancel()
 	changed, stop := c.hub.listen(r.Key)

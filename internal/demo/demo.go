@@ -57,6 +57,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	config := o.Config
 	config.Data = filepath.Join(dir, "data")
 	config.TakeDown = true
+	// The shop needs no C, without which the first build is much quicker.
+	if err := os.Setenv("CGO_ENABLED", "0"); err != nil {
+		return err
+	}
+	config.PassEnv = append(config.PassEnv, "CGO_ENABLED")
 	server, err := app.New(config, slog.New(slog.NewTextHandler(o.Out, &slog.HandlerOptions{Level: slog.LevelError})))
 	if err != nil {
 		return err
@@ -249,9 +254,9 @@ Try, in another terminal:
 Ctrl-C takes everything away.`, port, api, flags, t.repo)
 }
 
-func (t *tour) step(format string, args ...any) { t.say("\n"+format, args...) }
-func (t *tour) command(command string)          { t.say("  $ %s", command) }
-func (t *tour) say(format string, args ...any)  { fmt.Fprintf(t.Out, format+"\n", args...) }
+func (t *tour) step(text string)               { t.say("\n%s", text) }
+func (t *tour) command(command string)         { t.say("  $ %s", command) }
+func (t *tour) say(format string, args ...any) { fmt.Fprintf(t.Out, format+"\n", args...) }
 
 // removeAll removes a folder in which some folders are read-only.
 func removeAll(dir string) error {

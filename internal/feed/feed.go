@@ -165,6 +165,9 @@ func entry(state status.Input) route.Environment {
 		return e
 	}
 	e.Base = state.Resolution.Base
+	if addr, err := netip.ParseAddr(state.Resolution.Address); err == nil {
+		e.Addresses = append(e.Addresses, route.Address{Addr: addr})
+	}
 	phases := map[string]dayfly.EnvironmentService{}
 	for _, s := range view.Services {
 		phases[s.Name] = s

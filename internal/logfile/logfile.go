@@ -366,7 +366,7 @@ func Bound(path string, limit int64) error {
 	}
 	rest := make([]byte, st.Size-keep)
 	n, err := f.ReadAt(rest, keep)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	if err := f.Truncate(0); err != nil {

@@ -62,7 +62,7 @@ func (r *Reconciler) deployment(ctx context.Context, id string) error {
 // prepared says whether instances can be asked for. A deployment that failed with
 // no count asked for has failed to build.
 func prepared(o runner.Observation) bool {
-	return !(o.Phase == dayfly.DeploymentBuilding || o.Phase == dayfly.DeploymentFailed && o.Replicas == 0)
+	return o.Phase != dayfly.DeploymentBuilding && (o.Phase != dayfly.DeploymentFailed || o.Replicas > 0)
 }
 
 func (r *Reconciler) observe(ctx context.Context, id string) (*runner.Observation, error) {

@@ -158,6 +158,9 @@ func (r *Reconciler) forget(rec registry.Record[dayfly.EnvironmentRecord], state
 	}
 	hosts := map[string]bool{}
 	if state.Resolution != nil {
+		if state.Resolution.Address != "" {
+			ops = append(ops, registry.Delete(registry.Addresses, state.Resolution.Address))
+		}
 		for _, rs := range state.Resolution.Services {
 			if rs.Address != "" {
 				ops = append(ops, registry.Delete(registry.Addresses, rs.Address))

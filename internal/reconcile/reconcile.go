@@ -88,10 +88,13 @@ func (r *Reconciler) Run(ctx context.Context) {
 	all.Go(func() { r.pruneLoop(ctx) })
 	all.Go(func() {
 		// The elected server looks after what belongs to no node.
-		r.Store.Lead(ctx, "environments", r.NodeID, func(ctx context.Context) error {
+		err := r.Store.Lead(ctx, "environments", r.NodeID, func(ctx context.Context) error {
 			r.lead(ctx)
 			return nil
 		})
+		if err != nil && ctx.Err() == nil {
+			r.Logger.Error("this server no longer stands for election", "error", err)
+		}
 	})
 	r.adopt(ctx)
 	all.Wait()

@@ -164,7 +164,7 @@ func (s *Store) tailEvents(ctx context.Context, env string, from int64, after *i
 		if errors.Is(err, rpctypes.ErrCompacted) {
 			return true, nil
 		}
-		pause(ctx, retryPause)
+		pause(ctx)
 	}
 	return false, nil
 }

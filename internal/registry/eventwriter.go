@@ -202,7 +202,7 @@ func (w *eventWriter) write(ctx context.Context, batch []queued) error {
 		case err == nil:
 			// Known better now where the rings go on.
 		case dayfly.ErrorCode(err) == dayfly.CodeUnavailable:
-			pause(ctx, retryPause)
+			pause(ctx)
 		case ctx.Err() == nil:
 			w.store.log.Error("events could not be written", "count", len(batch), "error", err)
 			return nil

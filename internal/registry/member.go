@@ -79,7 +79,7 @@ func (m *Membership) stay(ctx context.Context, session *session) {
 			if ctx.Err() != nil {
 				return
 			}
-			pause(ctx, retryPause)
+			pause(ctx)
 		}
 	}
 }
@@ -136,7 +136,7 @@ func (s *Store) Lead(ctx context.Context, role, node string, fn func(ctx context
 	for ctx.Err() == nil {
 		session, err := s.newSession(ctx)
 		if err != nil {
-			pause(ctx, retryPause)
+			pause(ctx)
 			continue
 		}
 		done, err := s.leadOnce(ctx, session, role, node, fn)
@@ -145,7 +145,7 @@ func (s *Store) Lead(ctx context.Context, role, node string, fn func(ctx context
 			return err
 		}
 		if err != nil {
-			pause(ctx, retryPause)
+			pause(ctx)
 		}
 	}
 	return ctx.Err()

@@ -13,6 +13,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -97,8 +98,7 @@ func Open(ctx context.Context, config Config) (*Store, error) {
 		return nil, err
 	}
 	if s.clusterID, err = s.identify(ctx); err != nil {
-		s.shut()
-		return nil, err
+		return nil, errors.Join(err, s.shut())
 	}
 	s.events = startEventWriter(s)
 	return s, nil
@@ -179,7 +179,7 @@ func (s *Store) shut() error {
 	if s.server != nil {
 		return s.server.Close()
 	}
-	if err := s.client.Close(); err != nil && err != context.Canceled {
+	if err := s.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("closing the client of etcd: %w", err)
 	}
 	return nil

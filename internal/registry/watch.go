@@ -135,13 +135,13 @@ func (c *Cache) follow(ctx context.Context) {
 		}
 		c.setHealth(func() { c.watching = false })
 		c.log.Debug("the watch on etcd ended and is begun again", "revision", c.Revision(), "error", err)
-		pause(ctx, retryPause)
+		pause(ctx)
 	}
 }
 
 // pause waits for d or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
+func pause(ctx context.Context) {
+	t := time.NewTimer(retryPause)
 	defer t.Stop()
 	select {
 	case <-t.C:

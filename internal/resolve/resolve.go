@@ -88,6 +88,14 @@ func (r *Resolver) Resolve(ctx context.Context, in Input) (*dayfly.Resolution, e
 	if err := s.assignAddresses(chosen); err != nil {
 		return nil, err
 	}
+	if in.Previous != nil {
+		res.Address = in.Previous.Address
+	}
+	if res.Address == "" {
+		if res.Address, err = in.Address(); err != nil {
+			return nil, err
+		}
+	}
 	s.assignHosts(chosen)
 	for _, c := range chosen {
 		def, err := s.define(c, chosen)

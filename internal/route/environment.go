@@ -129,27 +129,27 @@ func compile(e Environment) (*environment, error) {
 	return env, nil
 }
 
-func (env *environment) setPlaces(e Environment) error {
-	for _, h := range e.Hosts {
+func (e *environment) setPlaces(asked Environment) error {
+	for _, h := range asked.Hosts {
 		name := lower(strings.TrimSuffix(h.Name, "."))
 		if name == "" || len(name) > maxName || strings.Contains(name, ":") {
-			return invalid(e, "%q is no host name", h.Name)
+			return invalid(asked, "%q is no host name", h.Name)
 		}
-		env.hosts = append(env.hosts, place{name, env.key, lower(h.Service)})
+		e.hosts = append(e.hosts, place{name, e.key, lower(h.Service)})
 	}
-	for _, a := range e.Addresses {
+	for _, a := range asked.Addresses {
 		if !a.Addr.IsValid() {
-			return invalid(e, "the address of service %s is not set", a.Service)
+			return invalid(asked, "the address of service %s is not set", a.Service)
 		}
 		b := a.Addr.As16()
-		env.addresses = append(env.addresses, place{string(b[:]), env.key, lower(a.Service)})
+		e.addresses = append(e.addresses, place{string(b[:]), e.key, lower(a.Service)})
 	}
-	for _, list := range []*[]place{&env.hosts, &env.addresses} {
+	for _, list := range []*[]place{&e.hosts, &e.addresses} {
 		places := slices.Clip(*list)
 		slices.SortFunc(places, func(a, b place) int { return strings.Compare(a.key, b.key) })
 		for i := 1; i < len(places); i++ {
 			if places[i].key == places[i-1].key {
-				return invalid(e, "a host or address is in it twice, for %q and %q", places[i-1].service, places[i].service)
+				return invalid(asked, "a host or address is in it twice, for %q and %q", places[i-1].service, places[i].service)
 			}
 		}
 		*list = places

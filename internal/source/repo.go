@@ -26,24 +26,24 @@ var scp = regexp.MustCompile(`^([A-Za-z0-9._-]+@)?([A-Za-z0-9.-]+):([^:].*)$`)
 // where allowLocal is set paths and file://. Credentials in it are split off.
 func ParseRepo(raw string, allowLocal bool) (Repo, dayfly.Secret, error) {
 	none := dayfly.Secret{}
-	bad := func(why string) (Repo, dayfly.Secret, error) {
-		return Repo{}, none, dayfly.Invalid(dayfly.Problem{Field: "repo", Message: why})
+	refuse := func(why string) error {
+		return dayfly.Invalid(dayfly.Problem{Field: "repo", Message: why})
 	}
 	if raw == "" {
-		return bad("is missing: give the URL of a git repository")
+		return Repo{}, none, refuse("is missing: give the URL of a git repository")
 	}
 	if strings.HasPrefix(raw, "-") || strings.ContainsFunc(raw, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return bad("is no URL of a repository")
+		return Repo{}, none, refuse("is no URL of a repository")
 	}
-	if strings.Contains(raw, "::") {
-		return bad("remote helpers (" + raw[:strings.Index(raw, "::")] + "::) are not allowed: use https, ssh or git")
+	if helper, _, ok := strings.Cut(raw, "::"); ok {
+		return Repo{}, none, refuse("remote helpers (" + helper + "::) are not allowed: use https, ssh or git")
 	}
 	local := func(path string) (Repo, dayfly.Secret, error) {
 		if !allowLocal {
-			return bad("paths on the server are not allowed here (--allow-local-repos)")
+			return Repo{}, none, refuse("paths on the server are not allowed here (--allow-local-repos)")
 		}
 		if !filepath.IsAbs(path) {
-			return bad("a path has to be absolute")
+			return Repo{}, none, refuse("a path has to be absolute")
 		}
 		path = filepath.Clean(path)
 		return Repo{URL: path, Local: path}, none, nil
@@ -56,17 +56,17 @@ func ParseRepo(raw string, allowLocal bool) (Repo, dayfly.Secret, error) {
 	}
 	u, err := url.Parse(raw)
 	if err != nil {
-		return bad("is no URL of a repository")
+		return Repo{}, none, refuse("is no URL of a repository")
 	}
 	switch u.Scheme {
 	case "file":
 		return local(u.Path)
 	case "https", "http", "ssh", "git":
 	default:
-		return bad("the scheme " + u.Scheme + " is not allowed: use https, ssh or git")
+		return Repo{}, none, refuse("the scheme " + u.Scheme + " is not allowed: use https, ssh or git")
 	}
 	if u.Hostname() == "" || strings.HasPrefix(u.Hostname(), "-") {
-		return bad("has no host")
+		return Repo{}, none, refuse("has no host")
 	}
 	token := none
 	if u.User != nil && u.Scheme != "ssh" {

@@ -115,11 +115,12 @@ func expand(s string, vars map[string]string) string {
 			b.WriteByte(s[i])
 			continue
 		}
-		switch rest := s[i+1:]; {
-		case rest[0] == '$':
+		rest := s[i+1:]
+		switch rest[0] {
+		case '$':
 			b.WriteByte('$')
 			i++
-		case rest[0] == '{':
+		case '{':
 			name, _, closed := strings.Cut(rest[1:], "}")
 			if !closed || nameLen(name) != len(name) || name == "" {
 				b.WriteByte('$')

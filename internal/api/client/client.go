@@ -92,11 +92,12 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		}
 		resp, err := c.http.Do(req)
 		if err == nil {
-			if resp.StatusCode >= 400 {
-				defer resp.Body.Close()
-				return nil, decode(resp)
+			if resp.StatusCode < 400 {
+				return resp, nil
 			}
-			return resp, nil
+			err := decode(resp)
+			resp.Body.Close()
+			return nil, err
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

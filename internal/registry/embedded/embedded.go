@@ -57,8 +57,7 @@ func Start(ctx context.Context, dir, listen string, log *slog.Logger) (*Server, 
 		return nil, explain(err, dir, listen)
 	}
 	if err := s.ready(ctx); err != nil {
-		s.Close()
-		return nil, err
+		return nil, errors.Join(err, s.Close())
 	}
 	s.client = v3client.New(s.etcd.Server)
 	return s, nil

@@ -119,6 +119,12 @@ func (r *Runner) makeBuild(ctx context.Context, d dayfly.Deployment, key string)
 	if err := r.Trees.Worktree(ctx, d, fresh); err != nil {
 		return err
 	}
+	release, err := r.firstBuild(ctx, d)
+	if err != nil {
+		return err
+	}
+	built := false
+	defer func() { release(built) }()
 	out, err := logfile.Open(r.path("logs", d.ID, "build.log"))
 	if err != nil {
 		return err
@@ -137,10 +143,45 @@ func (r *Runner) makeBuild(ctx context.Context, d dayfly.Deployment, key string)
 			return err
 		}
 	}
+	built = true
 	if err := readOnly(fresh); err != nil {
 		return err
 	}
 	return os.Rename(fresh, r.path("builds", key))
+}
+
+// firstBuild lets the first build of a project fill the project's caches alone: several at
+// once would all do the same work, as compiling a standard library.
+func (r *Runner) firstBuild(ctx context.Context, d dayfly.Deployment) (release func(built bool), err error) {
+	nothing := func(bool) {}
+	warm := r.path("cache", folderName(d.Key.Project), "warm")
+	if _, err := os.Stat(warm); err == nil || len(d.Definition.Build) == 0 {
+		return nothing, nil
+	}
+	r.mu.Lock()
+	alone := r.first[d.Key.Project]
+	if alone == nil {
+		alone = make(chan struct{}, 1)
+		r.first[d.Key.Project] = alone
+	}
+	r.mu.Unlock()
+	select {
+	case alone <- struct{}{}:
+	case <-ctx.Done():
+		return nothing, ctx.Err()
+	}
+	if _, err := os.Stat(warm); err == nil {
+		<-alone
+		return nothing, nil
+	}
+	return func(built bool) {
+		if built {
+			if err := os.WriteFile(warm, nil, 0o644); err != nil {
+				r.Logger.Warn("the first build of a project cannot be noted", "error", err)
+			}
+		}
+		<-alone
+	}, nil
 }
 
 // step runs one command of a build; whatever it leaves running is ended.

@@ -57,6 +57,7 @@ type Runner struct {
 	mu       sync.Mutex
 	keepers  map[string]*keeper
 	building map[string]*build
+	first    map[string]chan struct{}          // held by the first build of a project
 	watchers map[chan struct{}]map[string]bool // what has changed, for each reader of Changes
 }
 
@@ -76,7 +77,7 @@ func New(_ context.Context, config Config) (*Runner, error) {
 		return nil, err
 	}
 	r := &Runner{Config: config, boot: string(boot[:36]), builds: make(chan struct{}, config.MaxBuilds),
-		keepers: map[string]*keeper{}, building: map[string]*build{}, watchers: map[chan struct{}]map[string]bool{}}
+		keepers: map[string]*keeper{}, building: map[string]*build{}, first: map[string]chan struct{}{}, watchers: map[chan struct{}]map[string]bool{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	for _, dir := range []string{"builds", "run", "logs", "cache", "private"} {
 		if err := os.MkdirAll(r.path(dir), 0o711); err != nil {
