@@ -13,9 +13,9 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"

@@ -73,8 +73,9 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("the exit code was %s, not %s", ts.Getenv("EXIT"), args[0])
 				}
 			},
-			"jq":     cmdJQ,
-			"absent": cmdAbsent,
+			"githttp": cmdGitHTTP,
+			"jq":      cmdJQ,
+			"absent":  cmdAbsent,
 		},
 	})
 }
@@ -327,7 +328,8 @@ func cmdAbsent(ts *testscript.TestScript, neg bool, args []string) {
 		}))
 	}
 	processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, file := range processes {
+	variables, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, file := range append(processes, variables...) {
 		if b, err := os.ReadFile(file); err == nil && strings.Contains(string(b), args[0]) {
 			ts.Fatalf("%s contains it: %q", file, b)
 		}
