@@ -107,10 +107,17 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request, m route.Match, ch
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer f.watchCut(cancel)()
+	if r.ContentLength != 0 && r.ProtoMajor == 1 {
+		// The service may answer before it has read the body: net/http would first
+		// wait for the rest of it.
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			p.Logger.Debug("an early answer will have to wait for its request", "error", err)
+		}
+	}
 
 	reverse := &httputil.ReverseProxy{
 		Rewrite: f.rewrite, Transport: f, FlushInterval: -1, ModifyResponse: f.answer,
-		ErrorHandler: f.error, ErrorLog: nil, BufferPool: &buffers,
+		ErrorHandler: f.error, ErrorLog: p.debug, BufferPool: &buffers,
 	}
 	reverse.ServeHTTP(w, r.WithContext(ctx))
 }
@@ -148,6 +155,8 @@ func (f *forward) rewrite(pr *httputil.ProxyRequest) {
 	out.Host = in.Host
 	// As it was sent, with whatever was escaped in it and with semicolons in the query.
 	out.URL.Path, out.URL.RawPath, out.URL.RawQuery = in.URL.Path, in.URL.RawPath, in.URL.RawQuery
+	// The very same map: what stands at the end of the body is not known yet.
+	out.Trailer = in.Trailer
 	h := out.Header
 	for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Prefix", "Forwarded"} {
 		if v, ok := in.Header[name]; ok {
@@ -220,7 +229,8 @@ func (f *forward) RoundTrip(r *http.Request) (*http.Response, error) {
 		body := &touched{ReadCloser: r.Body}
 		attempt := r
 		if r.Body != nil && r.Body != http.NoBody {
-			attempt = r.Clone(r.Context())
+			sent := *r
+			attempt = &sent
 			attempt.Body = body
 		}
 		resp, err := transport.RoundTrip(attempt)

@@ -5,8 +5,10 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -41,12 +43,12 @@ type Config struct {
 	Headers        []string // further headers that name an environment, besides X-Dayfly-Env
 	ReleaseHeader  string   // X-Dayfly-Release by default
 	TrustedProxies []netip.Prefix
+	HeaderTimeout  time.Duration // how long a client may take to send its head; 15 s by default
 	Logger         *slog.Logger
 }
 
 const (
-	envHeader = "X-Dayfly-Env"
-	// headerTimeout is how long a client may take to send its head.
+	envHeader     = "X-Dayfly-Env"
 	headerTimeout = 15 * time.Second
 	// idleTimeout is how long a connection is kept between requests.
 	idleTimeout = 2 * time.Minute
@@ -58,6 +60,7 @@ const (
 type Proxy struct {
 	Config
 	http1, h2c *http.Transport
+	debug      *log.Logger // for what net/http has to say
 	public     *http.Server
 	internal   *http.Server
 
@@ -74,7 +77,7 @@ func New(config Config) *Proxy {
 	if config.Logger == nil {
 		config.Logger = slog.Default()
 	}
-	p := &Proxy{Config: config}
+	p := &Proxy{Config: config, debug: slog.NewLogLogger(config.Logger.Handler(), slog.LevelDebug)}
 	p.stopTCP, p.closeTCP = context.WithCancel(context.Background())
 	dialer := &net.Dialer{Timeout: 3 * time.Second, KeepAlive: 30 * time.Second}
 	transport := func() *http.Transport {
@@ -101,8 +104,8 @@ func (p *Proxy) server(h http.Handler) *http.Server {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
-		Handler: h, Protocols: protocols, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		ErrorLog: slog.NewLogLogger(p.Logger.Handler(), slog.LevelDebug),
+		Handler: h, Protocols: protocols, ReadHeaderTimeout: cmp.Or(p.HeaderTimeout, headerTimeout), IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: p.debug,
 	}
 }
 
