@@ -29,13 +29,21 @@ type followed struct {
 	known bool
 }
 
+// follower knows what is followed.
+type follower struct {
+	revision   int64               // of the state that the next two were read from
+	users      map[string][]string // environments by repository
+	credential map[string]string   // by repository
+	known      map[string]*followed
+}
+
 // follow brings environments up to date when the branches they follow move.
 func (r *Reconciler) follow(ctx context.Context) {
-	known := map[string]*followed{}
+	f := &follower{known: map[string]*followed{}}
 	tick := time.NewTicker(localPoll)
 	defer tick.Stop()
 	for {
-		r.look(ctx, known)
+		r.look(ctx, f)
 		select {
 		case <-ctx.Done():
 			return
@@ -45,9 +53,28 @@ func (r *Reconciler) follow(ctx context.Context) {
 }
 
 // look asks every repository for news once it is its turn.
-func (r *Reconciler) look(ctx context.Context, known map[string]*followed) {
-	users := map[string][]string{} // environments by repository
-	credential := map[string]string{}
+func (r *Reconciler) look(ctx context.Context, f *follower) {
+	if revision := r.Cache.Revision(); revision != f.revision {
+		r.readUsers(f)
+		f.revision = revision
+	}
+	for repo, environments := range f.users {
+		if f.known[repo] == nil {
+			f.known[repo] = &followed{}
+		}
+		if !r.changed(ctx, repo, f.credential[repo], f.known[repo]) {
+			continue
+		}
+		for _, name := range environments {
+			r.refresh(ctx, name)
+		}
+	}
+}
+
+// readUsers finds who follows which repository. It is done again only when the state has
+// changed: a server at rest does nothing here.
+func (r *Reconciler) readUsers(f *follower) {
+	f.users, f.credential = map[string][]string{}, map[string]string{}
 	for e := range registry.All(r.Cache, registry.Environments) {
 		res, ok := registry.Lookup(r.Cache, registry.Resolutions, e.Key)
 		if !ok || e.Value.Deleting {
@@ -57,25 +84,12 @@ func (r *Reconciler) look(ctx context.Context, known map[string]*followed) {
 		for _, rs := range res.Value.Services {
 			if !seen[rs.Repo] {
 				seen[rs.Repo] = true
-				users[rs.Repo] = append(users[rs.Repo], e.Key)
-				credential[rs.Repo] = rs.Credential
+				f.users[rs.Repo] = append(f.users[rs.Repo], e.Key)
+				f.credential[rs.Repo] = rs.Credential
 			}
 		}
 	}
-	maps.DeleteFunc(known, func(repo string, _ *followed) bool { return users[repo] == nil })
-	for repo, environments := range users {
-		f := known[repo]
-		if f == nil {
-			f = &followed{}
-			known[repo] = f
-		}
-		if !r.changed(ctx, repo, credential[repo], f) {
-			continue
-		}
-		for _, name := range environments {
-			r.refresh(ctx, name)
-		}
-	}
+	maps.DeleteFunc(f.known, func(repo string, _ *followed) bool { return f.users[repo] == nil })
 }
 
 // changed says whether a repository has news. The first look at one counts as

@@ -7,9 +7,18 @@ import (
 	"github.com/dayfly-dev/dayfly/internal/registry"
 )
 
-// expireLoop ends environments when their time is over.
+// expireLoop ends environments when their time is over. It looks at them all only after
+// the state has changed, and when the first one is due.
 func (r *Reconciler) expireLoop(ctx context.Context) {
+	var revision int64
+	var due time.Time
 	every(ctx, time.Second, func() {
+		if now := r.Cache.Revision(); now != revision {
+			revision, due = now, r.firstDue()
+		}
+		if due.IsZero() || r.Now().Before(due) {
+			return
+		}
 		ended, err := r.Asked.Expire(ctx)
 		if err != nil {
 			r.Logger.Warn("expired environments could not be ended; it is tried again", "error", err)
@@ -18,6 +27,16 @@ func (r *Reconciler) expireLoop(ctx context.Context) {
 			r.Logger.Info("environment expired", "environment", name)
 		}
 	})
+}
+
+// firstDue is when the first environment expires; zero = none does.
+func (r *Reconciler) firstDue() (due time.Time) {
+	for e := range registry.All(r.Cache, registry.Environments) {
+		if at := e.Value.ExpiresAt; at != nil && !e.Value.Deleting && (due.IsZero() || at.Before(due)) {
+			due = *at
+		}
+	}
+	return due
 }
 
 // pruneLoop deletes logs and events of what is gone when they have been kept for
