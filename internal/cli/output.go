@@ -120,9 +120,9 @@ func ago(t, now time.Time) string {
 	case d < time.Hour:
 		text = fmt.Sprintf("%dm", int(d.Minutes()))
 	case d < 48*time.Hour:
-		text = fmt.Sprintf("%dh", int(d.Hours()))
+		text = fmt.Sprintf("%dh", int(d.Hours()+0.5))
 	default:
-		text = fmt.Sprintf("%dd", int(d.Hours()/24))
+		text = fmt.Sprintf("%dd", int(d.Hours()/24+0.5))
 	}
 	return sign + text
 }

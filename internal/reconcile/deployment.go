@@ -137,7 +137,7 @@ func (r *Reconciler) start(ctx context.Context, id, kind string, do func(context
 		r.mu.Unlock()
 		if err != nil && !cancelled {
 			r.Logger.Warn("deployment: "+kind+" failed; it is tried again", "deployment", id, "error", err)
-			r.deployments.queue.AddRateLimited(id)
+			r.deployments.addRateLimited(id)
 			return
 		}
 		r.deployments.add(id)

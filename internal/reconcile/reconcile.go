@@ -78,7 +78,7 @@ func New(config Config, parts Parts) *Reconciler {
 // What runs is left running.
 func (r *Reconciler) Run(ctx context.Context) {
 	var all sync.WaitGroup
-	all.Go(func() { r.deployments.run(ctx, 4) })
+	all.Go(func() { r.deployments.run(ctx, 4, func() { r.adopt(ctx) }) })
 	all.Go(func() { r.watch(ctx) })
 	all.Go(func() {
 		for id := range r.Runner.Changes(ctx) {
@@ -96,7 +96,6 @@ func (r *Reconciler) Run(ctx context.Context) {
 			r.Logger.Error("this server no longer stands for election", "error", err)
 		}
 	})
-	r.adopt(ctx)
 	all.Wait()
 	r.background.Wait()
 }
@@ -104,12 +103,15 @@ func (r *Reconciler) Run(ctx context.Context) {
 // lead reconciles environments until ctx ends or another server is elected.
 func (r *Reconciler) lead(ctx context.Context) {
 	var all sync.WaitGroup
-	all.Go(func() { r.environments.run(ctx, 4) })
+	all.Go(func() {
+		r.environments.run(ctx, 4, func() {
+			for e := range registry.All(r.Cache, registry.Environments) {
+				r.environments.add(e.Key)
+			}
+		})
+	})
 	all.Go(func() { r.follow(ctx) })
 	all.Go(func() { r.expireLoop(ctx) })
-	for e := range registry.All(r.Cache, registry.Environments) {
-		r.environments.add(e.Key)
-	}
 	all.Wait()
 }
 

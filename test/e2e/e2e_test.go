@@ -42,7 +42,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	programs = dir
-	build := exec.Command("go", "build", "-o", dir+"/", "../../cmd/dayfly", "./testservice")
+	build := exec.Command("go", "build", "-o", dir+"/", "../../cmd/dayfly", "./testservice", "./etcdserver")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "the binary does not build: %s\n", out)
@@ -69,10 +69,11 @@ func TestScripts(t *testing.T) {
 			"eventually": cmdEventually,
 			"setenv":     cmdSetenv,
 			"exit": func(ts *testscript.TestScript, neg bool, args []string) {
-				if ts.Getenv("EXIT") != args[0] {
-					ts.Fatalf("the exit code was %s, not %s", ts.Getenv("EXIT"), args[0])
+				if (ts.Getenv("EXIT") != args[0]) != neg {
+					ts.Fatalf("the exit code was %s", ts.Getenv("EXIT"))
 				}
 			},
+			"etcd":    cmdEtcd,
 			"githttp": cmdGitHTTP,
 			"jq":      cmdJQ,
 			"absent":  cmdAbsent,
@@ -89,6 +90,7 @@ type server struct {
 	api  string
 	log  string
 	cmd  *exec.Cmd
+	etcd etcdServer
 }
 
 func setup(env *testscript.Env) error {
