@@ -271,9 +271,13 @@ func (a *App) startControl(context.Context) error {
 		},
 		Sources: a.sources, Now: time.Now,
 	}
+	home := a.node
+	if !a.runner.Capabilities().Node {
+		home = "" // a cluster of its own keeps the deployments
+	}
 	a.control = control.New(control.Config{
 		NamePattern: a.config.NamePattern, Keep: a.config.Keep, MaxKeep: a.config.MaxKeep, AllowForever: a.config.AllowForever,
-		KeepLogs: a.config.KeepLogs, Runner: a.config.Runner, NodeID: a.node,
+		KeepLogs: a.config.KeepLogs, Runner: a.config.Runner, NodeID: home,
 		PublicURL: a.publicURL, InternalURL: a.internalURL,
 	}, control.Parts{
 		Store: a.store, Cache: a.cache, Resolver: resolver, Vault: a.vault, Logs: a.runner, Now: time.Now, Logger: a.log,

@@ -23,7 +23,7 @@ type Config struct {
 	AllowForever bool
 	KeepLogs     time.Duration
 	Runner       string // of deployments made here
-	NodeID       string
+	NodeID       string // of deployments made here; "" = a cluster keeps them
 	PublicURL    func(host string) string
 	InternalURL  func(address string) string
 }

@@ -28,7 +28,7 @@ func (r *Reconciler) deployment(ctx context.Context, id string) error {
 	if !ok {
 		return r.orphan(ctx, id)
 	}
-	if d.Value.Node != r.NodeID {
+	if d.Value.Node != r.home() {
 		return nil
 	}
 	seen, err := r.observe(ctx, id)
@@ -163,7 +163,7 @@ func (r *Reconciler) remove(ctx context.Context, d dayfly.Deployment) error {
 		registry.Delete(registry.Observed, d.ID),
 		registry.Delete(registry.Deployments, d.ID),
 		registry.Put(registry.Retired, d.ID, registry.RetiredDeployment{
-			ID: d.ID, Environment: d.Key.Owner, Service: d.Key.Service, Node: r.NodeID, RetiredAt: r.Now(),
+			ID: d.ID, Environment: d.Key.Owner, Service: d.Key.Service, Node: r.home(), RetiredAt: r.Now(),
 		}))
 	return err
 }
@@ -172,7 +172,7 @@ func (r *Reconciler) remove(ctx context.Context, d dayfly.Deployment) error {
 func (r *Reconciler) publish(ctx context.Context, rec registry.Record[dayfly.Deployment], seen *runner.Observation, preparing bool) error {
 	d := rec.Value
 	status := dayfly.DeploymentStatus{
-		Format: dayfly.Format, Deployment: d.ID, Node: r.NodeID, Phase: dayfly.DeploymentPending, Since: r.Now(),
+		Format: dayfly.Format, Deployment: d.ID, Node: r.home(), Phase: dayfly.DeploymentPending, Since: r.Now(),
 	}
 	if seen != nil {
 		status.Phase, status.Message, status.LogTail, status.Instances = seen.Phase, seen.Message, seen.LogTail, seen.Instances

@@ -60,7 +60,7 @@ func (r *Reconciler) planInput(state status.Input) (plan.Input, map[string]dayfl
 		if rs.From != dayfly.FromOwn || rs.Definition.Test {
 			continue
 		}
-		d := dayfly.NewDeployment(state.Record, rs, r.Kind, r.NodeID, r.Now())
+		d := dayfly.NewDeployment(state.Record, rs, r.Kind, r.home(), r.Now())
 		for _, there := range state.Deployments {
 			if there.Key == d.Key && there.TestRun == "" && there.Retiring == nil {
 				d = there

@@ -52,7 +52,7 @@ func (r *Reconciler) pruneLoop(ctx context.Context) {
 func (r *Reconciler) prune(ctx context.Context) error {
 	limit := r.Now().Add(-r.KeepLogs)
 	for d := range registry.All(r.Cache, registry.Retired) {
-		if d.Value.Node != r.NodeID || d.Value.RetiredAt.After(limit) {
+		if d.Value.Node != r.home() || d.Value.RetiredAt.After(limit) {
 			continue
 		}
 		if err := r.Runner.PruneLogs(ctx, d.Key); err != nil {

@@ -78,14 +78,10 @@ func New(config Config, parts Parts) *Reconciler {
 // What runs is left running.
 func (r *Reconciler) Run(ctx context.Context) {
 	var all sync.WaitGroup
-	all.Go(func() { r.deployments.run(ctx, 4, func() { r.adopt(ctx) }) })
 	all.Go(func() { r.watch(ctx) })
-	all.Go(func() {
-		for id := range r.Runner.Changes(ctx) {
-			r.deployments.add(id)
-		}
-	})
-	all.Go(func() { r.pruneLoop(ctx) })
+	if r.home() != "" {
+		all.Go(func() { r.keep(ctx) })
+	}
 	all.Go(func() {
 		// The elected server looks after what belongs to no node.
 		err := r.Store.Lead(ctx, "environments", r.NodeID, func(ctx context.Context) error {
@@ -97,12 +93,39 @@ func (r *Reconciler) Run(ctx context.Context) {
 		}
 	})
 	all.Wait()
+}
+
+// home says to which node the deployments made here belong: this one, or none, where
+// the runner is a cluster of its own.
+func (r *Reconciler) home() string {
+	if r.Runner.Capabilities().Node {
+		return r.NodeID
+	}
+	return ""
+}
+
+// keep reconciles the deployments of this server's runner until ctx ends.
+func (r *Reconciler) keep(ctx context.Context) {
+	var all sync.WaitGroup
+	changes := r.Runner.Changes(ctx)
+	all.Go(func() { r.deployments.run(ctx, 4, func() { r.adopt(ctx) }) })
+	all.Go(func() {
+		for id := range changes {
+			r.deployments.add(id)
+		}
+	})
+	all.Go(func() { r.pruneLoop(ctx) })
+	all.Wait()
 	r.background.Wait()
 }
 
-// lead reconciles environments until ctx ends or another server is elected.
+// lead reconciles environments, and deployments that belong to no node, until ctx ends
+// or another server is elected.
 func (r *Reconciler) lead(ctx context.Context) {
 	var all sync.WaitGroup
+	if r.home() == "" {
+		all.Go(func() { r.keep(ctx) })
+	}
 	all.Go(func() {
 		r.environments.run(ctx, 4, func() {
 			for e := range registry.All(r.Cache, registry.Environments) {

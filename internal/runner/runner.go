@@ -48,8 +48,8 @@ type Runner interface {
 	Capabilities() Capabilities
 
 	// Prepare makes everything that an instance needs (checkout, build,
-	// image) and returns when that is done. A second call for the same
-	// source and commands returns at once. A build that fails is an error of
+	// image) and returns when that is done, and Observe shows it neither as pending
+	// nor as building. A second call for the same source and commands returns at once. A build that fails is an error of
 	// dayfly.CodeFailed and is remembered: Observe shows DeploymentFailed with the
 	// log's tail until Prepare or Remove is called.
 	Prepare(ctx context.Context, d dayfly.Deployment) error

@@ -52,8 +52,8 @@ func buildKey(d dayfly.Deployment) string {
 }
 
 // build makes the tree of a deployment, or waits for somebody who makes the same one.
-func (r *Runner) build(ctx context.Context, d dayfly.Deployment) (key string, err error) {
-	key = buildKey(d)
+func (r *Runner) build(ctx context.Context, d dayfly.Deployment) (string, error) {
+	key := buildKey(d)
 	for {
 		if _, err := os.Stat(r.path("builds", key)); err == nil {
 			return key, nil
