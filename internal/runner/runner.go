@@ -86,7 +86,8 @@ type Runner interface {
 	PruneLogs(ctx context.Context, deploymentID string) error
 
 	// Close lets go of everything without stopping a single instance; the
-	// next runner on the same host adopts them.
+	// next runner on the same host adopts them, and shows at once what was
+	// healthy as healthy.
 	Close() error
 }
 

@@ -43,7 +43,7 @@ func (i *instance) check(ctx context.Context, d dayfly.Deployment) {
 	probe, what := i.probe(d)
 	begun := now()
 	wait := time.Millisecond
-	healthy, misses := false, 0
+	healthy, misses := i.rec.Healthy, 0
 	for {
 		asked, cancel := context.WithTimeout(ctx, timeout)
 		err := probe(asked)
@@ -58,7 +58,13 @@ func (i *instance) check(ctx context.Context, d dayfly.Deployment) {
 			if !healthy && i.rec.Restarts == 0 {
 				i.failures = 0
 			}
+			i.rec.Healthy = true
 			i.mu.Unlock()
+			if !healthy {
+				if err := i.write(d.ID); err != nil {
+					i.k.r.Logger.Warn("that an instance is healthy cannot be noted", "deployment", d.ID, "error", err)
+				}
+			}
 			healthy, wait = true, interval
 			i.set(d.ID, dayfly.InstanceHealthy, "")
 		case healthy:

@@ -36,14 +36,15 @@ type instanceRecord struct {
 	Process   process   `json:"process"` // zero = being started
 	StartedAt time.Time `json:"started_at"`
 	Restarts  int       `json:"restarts"`
-	Exited    bool      `json:"exited,omitempty"` // a job that has ended
+	Healthy   bool      `json:"healthy,omitempty"` // has been, since its start
+	Exited    bool      `json:"exited,omitempty"`  // a job that has ended
 	ExitCode  *int      `json:"exit_code,omitempty"`
 }
 
 // instance keeps one process running.
 type instance struct {
 	k   *keeper
-	rec instanceRecord // changed by run alone, with mu held
+	rec instanceRecord // changed by run and its check alone, with mu held
 
 	mu       sync.Mutex
 	phase    dayfly.InstancePhase
@@ -120,9 +121,16 @@ func (i *instance) set(deployment string, phase dayfly.InstancePhase, message st
 // server died. marked holds the processes of this cluster by instance.
 func (i *instance) find(marked map[string][]int) {
 	p := &i.rec.Process
+	if i.rec.Exited {
+		i.phase = dayfly.InstanceExited
+		return
+	}
 	if p.PID != 0 {
-		if !p.alive(i.k.r.boot) {
+		switch {
+		case !p.alive(i.k.r.boot):
 			p.gone = true
+		case i.rec.Healthy:
+			i.phase = dayfly.InstanceHealthy // it goes on serving until a check says otherwise
 		}
 		return
 	}
@@ -277,7 +285,7 @@ func (i *instance) pause() bool {
 func (i *instance) launch(d dayfly.Deployment, build string) error {
 	r := i.k.r
 	i.mu.Lock()
-	i.rec.Process = process0
+	i.rec.Process, i.rec.Healthy = process0, false
 	if d.Definition.Port != 0 {
 		port, err := freePort()
 		if err != nil {

@@ -607,7 +607,11 @@ func adoption(s *suite) {
 		}
 	}
 	s.open()
-	after := s.phase(d, dayfly.DeploymentReady, 2)
+	// At once, not only after a while: until then nobody would send it requests.
+	after := s.see(d.ID)
+	if after == nil || after.Phase != dayfly.DeploymentReady || len(after.Instances) != 2 {
+		s.Fatalf("a runner that has just been made sees %+v", after)
+	}
 	for n, i := range after.Instances {
 		b := before.Instances[n]
 		if i.ID != b.ID || i.PID != b.PID || i.Address != b.Address || !i.StartedAt.Equal(b.StartedAt) || i.Restarts != b.Restarts {
