@@ -19,6 +19,7 @@ import (
 	"github.com/dayfly-dev/dayfly/internal/api"
 	"github.com/dayfly-dev/dayfly/internal/control"
 	"github.com/dayfly-dev/dayfly/internal/feed"
+	"github.com/dayfly-dev/dayfly/internal/holder"
 	"github.com/dayfly-dev/dayfly/internal/proxy"
 	"github.com/dayfly-dev/dayfly/internal/reconcile"
 	"github.com/dayfly-dev/dayfly/internal/registry"
@@ -48,6 +49,7 @@ type App struct {
 	sources  *sources
 	vault    *vault.Vault
 	ports    *ports
+	holder   *holder.Holder
 	store    *registry.Store
 	member   *registry.Membership
 	cache    *registry.Cache
@@ -100,6 +102,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 		{"data plane", a.startDataPlane},
 		{"reconcilers", a.startReconcilers},
 		{"API", a.startAPI},
+		{"holder of the listening sockets", a.startHolder},
 	} {
 		if err := part.start(ctx); err != nil {
 			return fmt.Errorf("%s: %w", part.name, err)
@@ -142,8 +145,14 @@ func (a *App) startFolder(context.Context) (err error) {
 		return err
 	}
 	a.onStop("data folder", func(context.Context) error { return a.folder.close() })
-	a.ports, err = readPorts(a.folder.path)
-	return err
+	if a.ports, err = readPorts(a.folder.path); err != nil {
+		return err
+	}
+	if a.holder, err = holder.Find(a.folder.path); err != nil {
+		return err
+	}
+	a.onStop("held sockets", func(context.Context) error { return a.holder.Close() })
+	return nil
 }
 
 func (a *App) startListeners(context.Context) (err error) {
@@ -157,13 +166,17 @@ func (a *App) startListeners(context.Context) (err error) {
 		}
 		return net.Listen("tcp", net.JoinHostPort(host, port))
 	}
+	// Requests wait for the next server; who speaks to the API is told that there is none.
+	held := func(name string, open func(string) (net.Listener, error)) func(string) (net.Listener, error) {
+		return func(address string) (net.Listener, error) { return a.holder.Listen(name, address, open) }
+	}
 	for _, l := range []struct {
 		flag, address string
 		open          func(string) (net.Listener, error)
 		into          *net.Listener
 	}{
-		{"http", a.config.HTTP, tcp, &a.public},
-		{"internal", a.config.Internal, a.listenInternal, &a.internal},
+		{"http", a.config.HTTP, held("http", tcp), &a.public},
+		{"internal", a.config.Internal, held("internal", a.listenInternal), &a.internal},
 		{"listen", a.config.Listen, tcp, &a.listen},
 	} {
 		if l.address == "" {
@@ -181,6 +194,22 @@ func (a *App) startListeners(context.Context) (err error) {
 			return nil
 		})
 	}
+	if a.internal != nil {
+		a.internal = proxy.OnlyLoopback(a.config.Internal, a.internal)
+	}
+	return nil
+}
+
+// startHolder has the sockets of the data plane kept open should this process be killed.
+func (a *App) startHolder(context.Context) error {
+	if len(a.config.Holder) == 0 {
+		return nil
+	}
+	if err := a.holder.Hold(a.config.Holder); err != nil {
+		a.log.Warn("should this server be killed, connections will be refused until the next start", "error", err)
+		return nil
+	}
+	a.onStop("holder of the listening sockets", func(context.Context) error { return a.holder.Release() })
 	return nil
 }
 

@@ -43,6 +43,10 @@ type Config struct {
 	KeepLogs      time.Duration
 	TakeDown      bool // remove every environment before the server ends
 
+	// Holder starts the process that keeps the listening sockets open when this one is
+	// killed (see package holder); nil = there is none.
+	Holder []string
+
 	Version string
 }
 

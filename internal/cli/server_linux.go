@@ -13,6 +13,7 @@ import (
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/app"
 	"github.com/dayfly-dev/dayfly/internal/demo"
+	"github.com/dayfly-dev/dayfly/internal/holder"
 )
 
 // stopping is how long the server may take to end.
@@ -20,7 +21,17 @@ const stopping = 30 * time.Second
 
 // serverCommands are those that run on the server's platform only.
 func (c *command) serverCommands() []*cobra.Command {
-	return []*cobra.Command{c.serverCommand(), c.demoCommand()}
+	return []*cobra.Command{c.serverCommand(), c.demoCommand(), holdCommand()}
+}
+
+// hold is the command that the server starts itself with.
+const hold = "hold-sockets"
+
+func holdCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: hold + " DATA", Short: "Keep a killed server's listening sockets open; started by the server", Hidden: true, Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error { return holder.Run(cmd.Context(), args[0]) },
+	}
 }
 
 func (c *command) serverCommand() *cobra.Command {
@@ -39,6 +50,7 @@ Every flag can also be given as a variable: --keep-logs as DAYFLY_KEEP_LOGS.
 			if err != nil {
 				return err
 			}
+			config.Holder = []string{"/proc/self/exe", hold}
 			return c.serve(cmd.Context(), config, f.logLevel)
 		},
 	}

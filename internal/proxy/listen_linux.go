@@ -13,14 +13,14 @@ import (
 
 // ListenInternal opens the internal listener. On a loopback address it is one socket on
 // all addresses of the device lo, so that every address of 127/8 leads to it; where the
-// device cannot be chosen, the addresses are checked alone. Any other address is opened
-// as it is.
+// device cannot be chosen, a warning says so and OnlyLoopback has to do. Any other address
+// is opened as it is.
 func ListenInternal(address string) (l net.Listener, warnings []string, err error) {
-	host, port, err := net.SplitHostPort(address)
+	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, nil, err
 	}
-	if ip, err := netip.ParseAddr(host); host != "" && host != "localhost" && (err != nil || !ip.IsLoopback()) {
+	if !loopback(address) {
 		l, err := net.Listen("tcp", address)
 		return l, nil, err
 	}
@@ -35,7 +35,23 @@ func ListenInternal(address string) (l net.Listener, warnings []string, err erro
 	if bindErr != nil && !errors.Is(bindErr, unix.ENOPROTOOPT) {
 		warnings = append(warnings, fmt.Sprintf("the internal listener cannot be bound to the device lo (%v): connections from elsewhere are closed when they arrive", bindErr))
 	}
-	return &loopbackOnly{l}, warnings, nil
+	return l, warnings, nil
+}
+
+// OnlyLoopback makes what ListenInternal opened at a loopback address close connections to
+// addresses that others could reach.
+func OnlyLoopback(address string, l net.Listener) net.Listener {
+	if !loopback(address) {
+		return l
+	}
+	return &loopbackOnly{l}
+}
+
+// loopback says whether an address is on this machine alone; one without a host is.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	ip, ipErr := netip.ParseAddr(host)
+	return err == nil && (host == "" || host == "localhost" || ipErr == nil && ip.IsLoopback())
 }
 
 // loopbackOnly closes connections to addresses that others could reach.

@@ -341,4 +341,3 @@ func TestWhatHasExpiredIsEndedWhenItIsDue(t *testing.T) {
 		t.Fatal("never ended")
 	}
 }
-

@@ -75,6 +75,8 @@ func TestScripts(t *testing.T) {
 			},
 			"etcd":    cmdEtcd,
 			"githttp": cmdGitHTTP,
+			"load":    cmdLoad,
+			"unload":  cmdUnload,
 			"jq":      cmdJQ,
 			"absent":  cmdAbsent,
 		},
@@ -91,6 +93,8 @@ type server struct {
 	log  string
 	cmd  *exec.Cmd
 	etcd etcdServer
+	load *load
+	ends [][2]time.Time // from signal to death, of each end of the server
 }
 
 func setup(env *testscript.Env) error {
@@ -171,8 +175,10 @@ func (s *server) start(ts *testscript.TestScript) {
 
 // end sends a signal and waits for the server's end.
 func (s *server) end(ts *testscript.TestScript, signal syscall.Signal) {
+	sent := time.Now()
 	ts.Check(s.cmd.Process.Signal(signal))
 	err := s.cmd.Wait()
+	s.ends = append(s.ends, [2]time.Time{sent, time.Now()})
 	s.cmd = nil
 	if signal == syscall.SIGTERM && err != nil {
 		text, _ := os.ReadFile(s.log)
