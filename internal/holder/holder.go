@@ -144,13 +144,13 @@ func (h *Holder) begin(command []string) error {
 	if err != nil {
 		return err
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }() // the process has its own
 	file, err := l.File()
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	cmd := exec.Command(command[0], append(slices.Clone(command[1:]), h.dir)...) //nolint:noctx // it outlives this server
+	cmd := exec.Command(command[0], append(slices.Clone(command[1:]), h.dir)...) //nolint:forbidigo,noctx // this binary; it outlives this server
 	cmd.Args[0] = "dayfly"                                                       // for who looks at the list of processes
 	cmd.Dir, cmd.Env, cmd.ExtraFiles = "/", []string{}, []*os.File{file}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -217,7 +217,7 @@ func Run(ctx context.Context, dir string) error {
 func run(ctx context.Context, l *net.UnixListener, dir string, patience time.Duration) error {
 	l.SetUnlinkOnClose(false)
 	defer os.Remove(filepath.Join(dir, socketName))
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	var held []socket
@@ -229,10 +229,11 @@ func run(ctx context.Context, l *net.UnixListener, dir string, patience time.Dur
 		if err != nil {
 			return nil //nolint:nilerr // nobody has come back
 		}
-		cut := context.AfterFunc(ctx, func() { conn.Close() })
+		cut := context.AfterFunc(ctx, func() { _ = conn.Close() })
 		released := serve(conn, &held)
 		cut()
-		if conn.Close(); released {
+		_ = conn.Close() // it may be closed already
+		if released {
 			return nil
 		}
 	}
