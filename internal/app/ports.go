@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"github.com/dayfly-dev/dayfly/internal/crash"
 )
 
 // ports remembers where listeners were moved to: services that run know the port
@@ -79,6 +81,10 @@ func (p *ports) listen(flag, address string, given bool, open func(address strin
 // writeFile replaces a file so that a crash leaves the old or the new one, never a
 // part.
 func writeFile(path string, b []byte, mode fs.FileMode) error {
+	if crash.Enabled {
+		crash.Point("before writing " + filepath.Base(path))
+		defer crash.Point("after writing " + filepath.Base(path))
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return err

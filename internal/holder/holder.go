@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -216,25 +217,31 @@ func Run(ctx context.Context, dir string) error {
 
 func run(ctx context.Context, l *net.UnixListener, dir string, patience time.Duration) error {
 	l.SetUnlinkOnClose(false)
-	defer os.Remove(filepath.Join(dir, socketName))
-	defer func() { _ = l.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	var held []socket
 	for {
-		if err := l.SetDeadline(time.Now().Add(patience)); err != nil || ctx.Err() != nil {
-			return err
+		err := l.SetDeadline(time.Now().Add(patience))
+		var conn *net.UnixConn
+		if err == nil && ctx.Err() == nil {
+			conn, err = l.AcceptUnix()
 		}
-		conn, err := l.AcceptUnix()
-		if err != nil {
-			return nil //nolint:nilerr // nobody has come back
+		if conn == nil { // nobody has come back
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				err = nil
+			}
+			return errors.Join(err, l.Close(), os.Remove(filepath.Join(dir, socketName)))
 		}
 		cut := context.AfterFunc(ctx, func() { _ = conn.Close() })
 		released := serve(conn, &held)
+		if released {
+			// Nothing is left when the server hears of it.
+			err = errors.Join(l.Close(), os.Remove(filepath.Join(dir, socketName)), send(conn, message{}))
+		}
 		cut()
 		_ = conn.Close() // it may be closed already
 		if released {
-			return nil
+			return err
 		}
 	}
 }
@@ -260,12 +267,10 @@ func serve(conn *net.UnixConn, held *[]socket) (released bool) {
 			for _, s := range *held {
 				_ = s.file.Close()
 			}
+			return true
 		}
 		if err := send(conn, answer); err != nil {
 			return false
-		}
-		if m.Do == "release" {
-			return true
 		}
 	}
 }
@@ -311,9 +316,17 @@ func send(conn *net.UnixConn, m message) error {
 	}
 	fds := make([]int, 0, len(m.Sockets))
 	for _, s := range m.Sockets {
-		fds = append(fds, int(s.file.Fd()))
+		// Not Fd, which would make the listener's own file block, too.
+		raw, err := s.file.SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) { fds = append(fds, int(fd)) })
+		}
+		if err != nil {
+			return err
+		}
 	}
 	_, _, err = conn.WriteMsgUnix(b, syscall.UnixRights(fds...), nil)
+	runtime.KeepAlive(m.Sockets)
 	return err
 }
 

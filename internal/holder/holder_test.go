@@ -124,6 +124,44 @@ func TestARequestWaitsForTheNextServer(t *testing.T) {
 	}
 }
 
+func TestAHeldListenerCanBeClosedWhileItWaits(t *testing.T) {
+	h := find(t, t.TempDir())
+	l, err := h.Listen("http", "127.0.0.1:0", tcp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Hold(command(t)); err != nil {
+		t.Fatal(err)
+	}
+	first, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	accepted, ended := make(chan error, 1), make(chan error, 1)
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			err = c.Close()
+		}
+		accepted <- err
+		_, err = l.Accept()
+		ended <- err
+	}()
+	if err := <-accepted; err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("a closed listener accepted something")
+	}
+	if err := h.Release(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestAnotherAddressUnderTheSameNameReplacesTheHeldOne(t *testing.T) {
 	dir := t.TempDir()
 	first := find(t, dir)

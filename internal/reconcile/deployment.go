@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/crash"
 	"github.com/dayfly-dev/dayfly/internal/registry"
 	"github.com/dayfly-dev/dayfly/internal/runner"
 )
@@ -49,6 +50,7 @@ func (r *Reconciler) deployment(ctx context.Context, id string) error {
 			preparing = true
 		}
 	} else if !preparing && seen.Replicas != d.Value.Replicas && prepared(*seen) {
+		crash.Point("before Ensure")
 		if err := r.Runner.Ensure(ctx, d.Value, d.Value.Replicas); err != nil {
 			return err
 		}
@@ -147,7 +149,9 @@ func (r *Reconciler) start(ctx context.Context, id, kind string, do func(context
 // prepare builds a deployment. A build that fails is the runner's to remember and
 // ours to show, not to repeat.
 func (r *Reconciler) prepare(ctx context.Context, d dayfly.Deployment) error {
+	crash.Point("before Prepare")
 	err := r.Runner.Prepare(ctx, d)
+	crash.Point("after Prepare")
 	if dayfly.ErrorCode(err) == dayfly.CodeFailed {
 		return nil
 	}
@@ -156,9 +160,11 @@ func (r *Reconciler) prepare(ctx context.Context, d dayfly.Deployment) error {
 
 // remove takes a deployment away for good and notes that it was, for its logs.
 func (r *Reconciler) remove(ctx context.Context, d dayfly.Deployment) error {
+	crash.Point("before Remove")
 	if err := r.Runner.Remove(ctx, d.ID); err != nil {
 		return err
 	}
+	crash.Point("after Remove")
 	_, err := registry.Commit(ctx, r.Store,
 		registry.Delete(registry.Observed, d.ID),
 		registry.Delete(registry.Deployments, d.ID),

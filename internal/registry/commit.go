@@ -2,11 +2,13 @@ package registry
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/crash"
 )
 
 // Op is one operation of a transaction.
@@ -110,6 +112,10 @@ func Commit(ctx context.Context, s *Store, ops ...Op) (revision int64, err error
 			does = append(does, *op.do)
 		}
 	}
+	if crash.Enabled {
+		crash.Point("before " + describe(ops))
+		defer crash.Point("after " + describe(ops))
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	resp, err := s.client.Txn(ctx).If(compares...).Then(does...).Else(looks...).Commit()
@@ -129,4 +135,27 @@ func Commit(ctx context.Context, s *Store, ops ...Op) (revision int64, err error
 		}
 	}
 	return 0, dayfly.Errorf(dayfly.CodeInternal, "etcd refused a transaction whose comparisons hold")
+}
+
+// describe says what kinds of records operations write.
+func describe(ops []Op) string {
+	var what []string
+	for _, op := range ops {
+		verb := ""
+		switch {
+		case op.do == nil:
+			continue
+		case op.do.IsDelete():
+			verb = "delete "
+		case op.compare && op.revision == 0:
+			verb = "create "
+		default:
+			verb = "write "
+		}
+		if w := verb + op.kind; !slices.Contains(what, w) {
+			what = append(what, w)
+		}
+	}
+	slices.Sort(what)
+	return strings.Join(what, ", ")
 }

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/crash"
 )
 
 // Config says where and from where sources are kept.
@@ -288,10 +289,13 @@ func (s *Source) fetchAll(ctx context.Context, repo Repo, token dayfly.Secret) e
 			if err := s.git(ctx, dayfly.Secret{}, fresh, nil, "init", "--quiet", "--bare", "--template="); err != nil {
 				return nil, err
 			}
+			crash.Point("before a mirror is there")
 			if err := os.Rename(fresh, dir); err != nil && !errors.Is(err, fs.ErrExist) {
 				return nil, err
 			}
 		}
+		crash.Point("before fetching")
+		defer crash.Point("after fetching")
 		err := s.git(ctx, token, dir, nil, "fetch", "--quiet", "--prune", "--force", "--no-recurse-submodules", "--no-write-fetch-head", "--no-tags",
 			"--end-of-options", repo.URL, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 		if err != nil {
@@ -336,6 +340,8 @@ func (s *Source) Tree(ctx context.Context, repo Repo, token dayfly.Secret, commi
 		if err := os.Chmod(fresh, 0o755); err != nil {
 			return nil, err
 		}
+		crash.Point("before a tree is whole")
+		defer crash.Point("after a tree is whole")
 		return nil, os.Rename(fresh, dir)
 	})
 	if err != nil {

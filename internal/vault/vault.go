@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/crash"
 )
 
 // Vault seals with AES-256-GCM and a key in a file that only the server's user can read.
@@ -56,6 +57,8 @@ func makeKey(file string) ([]byte, error) {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return nil, err
 	}
+	crash.Point("before the key is whole")
+	defer crash.Point("after the key is whole")
 	return key, os.Rename(f.Name(), file)
 }
 

@@ -5,6 +5,7 @@ package embedded
 import (
 	"context"
 	"errors"
+	"expvar"
 	"fmt"
 	"log/slog"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -104,8 +106,7 @@ func run(config *embed.Config) (etcd *embed.Etcd, err error) {
 func (s *Server) ready(ctx context.Context) error {
 	// A member begins an election when it has heard from no leader for a while.
 	// The only one need not wait for that: this message, with which a leader
-	// hands over, makes it begin at once. Before it has read its log it does not
-	// listen, so it is told until it has been elected.
+	// hands over, makes it begin at once, as soon as it has read its log.
 	id := uint64(s.etcd.Server.MemberID())
 	elect := &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: &id, From: &id}
 	again := time.NewTicker(time.Millisecond)
@@ -120,12 +121,26 @@ func (s *Server) ready(ctx context.Context) error {
 			return fmt.Errorf("starting the embedded etcd: %w", ctx.Err())
 		case <-again.C:
 		}
-		if s.etcd.Server.Leader() == 0 {
+		if s.etcd.Server.Leader() == 0 && s.caughtUp() {
 			if err := s.etcd.Server.Process(ctx, elect); err != nil && ctx.Err() == nil {
 				return dayfly.Errorf(dayfly.CodeFailed, "the embedded etcd did not start: %w", err)
 			}
 		}
 	}
+}
+
+// caughtUp says whether raft knows that its whole log has been applied. An election before
+// that looks through the log for changes of the membership, and panics where etcd has
+// dropped from memory what it has applied. Should this never be so, an election comes by
+// itself after a while.
+func (s *Server) caughtUp() bool {
+	status, ok := expvar.Get("raft.status").(expvar.Func) // etcd shows it nowhere else
+	if !ok {
+		return false
+	}
+	raft, ok := status().(raft.Status)
+	applied := s.etcd.Server.AppliedIndex()
+	return ok && applied > 0 && applied == s.etcd.Server.CommittedIndex() && raft.Applied == applied && raft.Applied == raft.GetCommit()
 }
 
 // explain says what an error of the start means.

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -262,4 +263,29 @@ func memory(b *testing.B) (heap, resident int64) {
 		b.Fatal(err)
 	}
 	return int64(m.HeapAlloc), pages * int64(os.Getpagesize())
+}
+
+// A member that reads its log is asked at once to elect itself. Were entries dropped from
+// memory before raft knows that they have been applied, the election would find them missing.
+func TestAStartWithALongLogFindsAllOfIt(t *testing.T) {
+	dir := t.TempDir()
+	for round := range 40 {
+		s, err := embedded.Start(t.Context(), dir, "", slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatalf("start %d: %v", round, err)
+		}
+		// Many at once, past a few snapshots in all.
+		var writers sync.WaitGroup
+		for n := range 50 {
+			writers.Go(func() {
+				if _, err := s.Client().Put(t.Context(), fmt.Sprint("key", n), fmt.Sprint(round)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		writers.Wait()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

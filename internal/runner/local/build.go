@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/crash"
 	"github.com/dayfly-dev/dayfly/internal/logfile"
 	"github.com/dayfly-dev/dayfly/internal/spec"
 )
@@ -119,6 +120,7 @@ func (r *Runner) makeBuild(ctx context.Context, d dayfly.Deployment, key string)
 	if err := r.Trees.Worktree(ctx, d, fresh); err != nil {
 		return err
 	}
+	crash.Point("after writing a tree")
 	release, err := r.firstBuild(ctx, d)
 	if err != nil {
 		return err
@@ -147,6 +149,8 @@ func (r *Runner) makeBuild(ctx context.Context, d dayfly.Deployment, key string)
 	if err := readOnly(fresh); err != nil {
 		return err
 	}
+	crash.Point("before a build is whole")
+	defer crash.Point("after a build is whole")
 	return os.Rename(fresh, r.path("builds", key))
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/crash"
 )
 
 const (
@@ -303,7 +304,9 @@ func (i *instance) launch(d dayfly.Deployment, build string) error {
 	if err != nil {
 		return err
 	}
+	crash.Point("before starting a process")
 	p, err := command.start(r.boot)
+	crash.Point("after starting a process")
 	if err != nil {
 		return err
 	}
@@ -324,7 +327,9 @@ func (i *instance) terminate(d dayfly.Deployment, ended <-chan exit) {
 	if grace == 0 {
 		grace = defaultGrace
 	}
+	crash.Point("before signalling a process")
 	i.rec.Process.signal(stopSignal(d.Definition.Stop.Signal))
+	crash.Point("after signalling a process")
 	select {
 	case <-ended:
 	case <-time.After(grace):
@@ -345,6 +350,8 @@ func (i *instance) clear(d dayfly.Deployment) {
 	if i.k.r.ctx.Err() != nil {
 		return
 	}
+	crash.Point("before deleting an instance's files")
+	defer crash.Point("after deleting an instance's files")
 	err := errors.Join(os.Remove(r.path("run", d.ID, "i-"+i.rec.ID+".json")), removeAll(r.path("private", d.ID, i.rec.ID)))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		r.Logger.Warn("something of an instance is left", "deployment", d.ID, "error", err)

@@ -15,10 +15,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/crash"
 	"github.com/dayfly-dev/dayfly/internal/logfile"
 	"github.com/dayfly-dev/dayfly/internal/runner"
 )
@@ -276,7 +278,9 @@ func (r *Runner) Remove(ctx context.Context, id string) error {
 		delete(r.keepers, id)
 		r.mu.Unlock()
 	}
+	crash.Point("before deleting a deployment's folders")
 	err := errors.Join(os.RemoveAll(r.path("run", id)), removeAll(r.path("private", id)))
+	crash.Point("after deleting a deployment's folders")
 	r.changed(id)
 	return err
 }
@@ -315,6 +319,8 @@ func (r *Runner) finished(id, source string) bool {
 
 // PruneLogs implements runner.Runner.
 func (r *Runner) PruneLogs(_ context.Context, id string) error {
+	crash.Point("before deleting a deployment's logs")
+	defer crash.Point("after deleting a deployment's logs")
 	return os.RemoveAll(r.path("logs", id))
 }
 
@@ -381,6 +387,14 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
+	if crash.Enabled {
+		what := "a deployment's file"
+		if strings.HasPrefix(filepath.Base(path), "i-") {
+			what = "an instance's file"
+		}
+		crash.Point("before writing " + what)
+		defer crash.Point("after writing " + what)
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return err
@@ -392,6 +406,7 @@ func writeJSON(path string, v any) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
+	crash.Point("before renaming a file")
 	return os.Rename(f.Name(), path)
 }
 

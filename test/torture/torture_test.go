@@ -1,0 +1,233 @@
+//go:build linux
+
+// Package torture kills the server at every point where it leaves a trace, starts it again
+// as a service manager would, and checks after each life of the environments that
+// everything is as if nothing had happened:
+//
+//	make test       some of the points and some kills at random moments
+//	make torture    all of them, and a table of what was checked
+//
+// The points are not listed anywhere: a first life with a build that notes them says which
+// there are, so a new step of the server is covered by itself.
+package torture
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"text/tabwriter"
+	"time"
+)
+
+var (
+	long    = flag.Bool("long", false, "kill at all points and at 50 random moments")
+	seed    = flag.Uint64("seed", 0, "of the random choices; 0 = another one each time")
+	only    = flag.String("only", "", "kill at this point alone, such as 'after Prepare#1'")
+	workers = flag.Int("workers", 2, "lives at a time")
+)
+
+var programs string // folder of the binaries under test
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	flag.Parse()
+	dir, err := os.MkdirTemp("", "dayfly-torture-*")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	programs = dir
+	build := exec.Command("go", "build", "-tags", "crashpoints", "-o", dir+"/", "../../cmd/dayfly", "../e2e/testservice")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "the binary does not build: %s\n", out)
+		return 1
+	}
+	return m.Run()
+}
+
+func TestTheServerMayDieAnywhere(t *testing.T) {
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d", *seed)
+	random := rand.New(rand.NewPCG(*seed, 0))
+
+	undisturbed := newLife(t, "undisturbed")
+	undisturbed.live(fate{})
+	points := undisturbed.points()
+	if len(points) < 50 {
+		t.Fatalf("only %d points were noted: %q", len(points), points)
+	}
+
+	var fates []fate
+	kills := 50
+	switch {
+	case *only != "":
+		points, kills = []string{*only}, 0
+	case !*long:
+		points, kills = sample(random, points, 16), 4
+	}
+	for _, p := range points {
+		fates = append(fates, fate{point: p})
+	}
+	for range kills {
+		fates = append(fates, fate{after: time.Duration(random.Int64N(int64(undisturbed.took)))})
+	}
+
+	// Not t.Parallel: as many at a time as was asked for, each with its own folder.
+	next := make(chan fate)
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var table []string
+	for range *workers {
+		all.Go(func() {
+			for f := range next {
+				passed := t.Run(f.String(), func(t *testing.T) {
+					l := newLife(t, f.String())
+					l.live(f)
+					mu.Lock()
+					defer mu.Unlock()
+					table = append(table, fmt.Sprintf("%s\t%d\t%s", f, l.deaths(), l.took.Round(time.Millisecond)))
+				})
+				if !passed {
+					mu.Lock()
+					table = append(table, fmt.Sprintf("%s\t\tFAILED", f))
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	for _, f := range fates {
+		next <- f
+	}
+	close(next)
+	all.Wait()
+	slices.Sort(table)
+	w := tabwriter.NewWriter(t.Output(), 0, 8, 2, ' ', 0)
+	fmt.Fprintf(w, "KILLED\tTIMES\tLIFE TOOK\n%s\n", strings.Join(table, "\n"))
+	if err := w.Flush(); err != nil {
+		t.Error(err)
+	}
+	t.Logf("after each of %d lives: %s", len(table)+1, strings.Join(checked, "; "))
+}
+
+// checked says what live checks, for the table.
+var checked = []string{
+	"every environment is ready and answers with its version",
+	"each service runs once",
+	"an environment that nobody touched has its processes of before",
+	"what was deleted or expired answers 404 and has left no process, folder or record",
+	"no half of a build, checkout or mirror is left",
+}
+
+// sample gives n of the points, evenly spread.
+func sample(random *rand.Rand, points []string, n int) []string {
+	var some []string
+	step := max(1, len(points)/n)
+	for at := random.IntN(step); at < len(points); at += step {
+		some = append(some, points[at])
+	}
+	return some
+}
+
+// fate is when the server dies.
+type fate struct {
+	point string        // where; "" = nowhere
+	after time.Duration // or when; 0 = never
+}
+
+func (f fate) String() string {
+	if f.point != "" {
+		return f.point
+	}
+	return fmt.Sprintf("%.3f s after the start", f.after.Seconds())
+}
+
+// points gives the points that were reached, the first and the last time each.
+func (l *life) points() []string {
+	b, err := os.ReadFile(l.crashLog)
+	if err != nil {
+		l.Fatal(err)
+	}
+	last := map[string]string{}
+	var names, points []string
+	for line := range strings.Lines(string(b)) {
+		line = strings.TrimSpace(line)
+		name, n, _ := strings.Cut(line, "#")
+		if n == "1" {
+			names = append(names, name)
+		}
+		last[name] = line
+	}
+	for _, name := range names {
+		points = append(points, name+"#1")
+		if last[name] != name+"#1" {
+			points = append(points, last[name])
+		}
+	}
+	return points
+}
+
+func git(t *testing.T, dir string, args ...string) {
+	t.Helper()
+	cmd := exec.Command("git", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=t", "GIT_AUTHOR_EMAIL=t@example.org", "GIT_COMMITTER_NAME=t", "GIT_COMMITTER_EMAIL=t@example.org",
+		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("git %v: %v\n%s", args, err, out)
+	}
+}
+
+// repository makes one with a chain of three services, on two branches.
+func repository(t *testing.T, dir string) {
+	t.Helper()
+	for name, text := range map[string]string{
+		"VERSION": "1",
+		"compose.yaml": `
+services:
+  frontend:
+    ports: ["80"]
+    depends_on: {backend: {condition: service_healthy}}
+    x-dayfly: {route: /, process: {build: cp VERSION BUILT, run: testservice http}}
+  backend:
+    ports: ["80"]
+    depends_on: {migrate: {condition: service_completed_successfully}}
+    x-dayfly: {health: /, process: {build: cp VERSION BUILT, run: testservice http}}
+  migrate:
+    x-dayfly: {process: {run: testservice job 0 migrated}}
+`,
+	} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	git(t, dir, "init", "-q", "-b", "main")
+	git(t, dir, "add", ".")
+	git(t, dir, "commit", "-qm", "one")
+	git(t, dir, "branch", "feature")
+}
+
+// commit changes the version on a branch.
+func commit(t *testing.T, dir, branch, version string) {
+	t.Helper()
+	git(t, dir, "checkout", "-q", branch)
+	if err := os.WriteFile(filepath.Join(dir, "VERSION"), []byte(version), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	git(t, dir, "commit", "-qam", version)
+	git(t, dir, "checkout", "-q", "main")
+}
