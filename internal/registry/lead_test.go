@@ -113,3 +113,34 @@ func TestWhoIsCutOffLosesTheRoleAndAsksForItAgain(t *testing.T) {
 	second.leave <- nil
 	receive(t, "the first has the role again", first.began)
 }
+
+func TestAKilledServerThatIsBackWaitsForNoLeaseOfItsOwn(t *testing.T) {
+	t.Parallel()
+	p := startProcess(t)
+	l := startLink(t, p.address)
+	// What a kill leaves: leases that nobody renews, which last for hours here.
+	dead := open(t, registry.Config{Endpoints: []string{l.address()}, LeaseTTL: 10 * time.Hour, Timeout: time.Second})
+	ctx, die := context.WithCancel(t.Context())
+	before := run(t, ctx, dead, "n1")
+	receive(t, "it has the role", before.began)
+	if _, err := dead.Join(t.Context(), registry.Node{ID: "n1", Version: "before"}); err != nil {
+		t.Fatal(err)
+	}
+	l.cut()
+	die()
+
+	back := open(t, registry.Config{Endpoints: []string{p.address}, LeaseTTL: 10 * time.Hour})
+	m, err := back.Join(t.Context(), registry.Node{ID: "n1", Version: "after"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := run(t, t.Context(), back, "n1")
+	receive(t, "it has the role again", after.began)
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c := startCache(t, back)
+	if n := registry.Len(c, registry.Nodes); n != 0 {
+		t.Errorf("%d nodes are alive after it has left", n)
+	}
+}

@@ -53,6 +53,9 @@ func (m *Membership) enter(ctx context.Context) (*session, error) {
 	}
 	data, err := Nodes.encode(m.node)
 	if err == nil {
+		err = m.store.bury(ctx, clientv3.OpGet(Nodes.path(m.node.ID)), session.Lease(), m.node.ID)
+	}
+	if err == nil {
 		putCtx, cancel := context.WithTimeout(ctx, m.store.timeout)
 		defer cancel()
 		if _, err = m.store.client.Put(putCtx, Nodes.path(m.node.ID), string(data), clientv3.WithLease(session.Lease())); err == nil {
@@ -62,6 +65,28 @@ func (m *Membership) enter(ctx context.Context) (*session, error) {
 	}
 	_ = session.end()
 	return nil, err
+}
+
+// bury revokes the leases that an earlier life of a node has left among the keys that look
+// finds. It was killed; until they run out by themselves, others would take it for alive.
+func (s *Store) bury(ctx context.Context, look clientv3.Op, own clientv3.LeaseID, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	found, err := s.client.Do(ctx, look)
+	if err != nil {
+		return s.failure(ctx, err)
+	}
+	for _, kv := range found.Get().Kvs {
+		lease := clientv3.LeaseID(kv.Lease)
+		mine := string(kv.Value) == node || string(kv.Key) == Nodes.path(node)
+		if lease == clientv3.NoLease || lease == own || !mine {
+			continue
+		}
+		if _, err := s.client.Revoke(ctx, lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return s.failure(ctx, err)
+		}
+	}
+	return nil
 }
 
 func (m *Membership) stay(ctx context.Context, session *session) {
@@ -131,7 +156,8 @@ func (s *session) end() error {
 // returns by itself while it has the role, which then goes to another server.
 //
 // A server that is cut off notices later than the others, so for a moment two may
-// believe that they have the role: guard what must not happen twice by revisions.
+// believe that they have the role: guard what must not happen twice by revisions. A node
+// asks for a role once at a time: an earlier life of it gives way at once.
 func (s *Store) Lead(ctx context.Context, role, node string, fn func(ctx context.Context) error) error {
 	for ctx.Err() == nil {
 		session, err := s.newSession(ctx)
@@ -168,6 +194,9 @@ func (s *Store) leadOnce(ctx context.Context, session *session, role, node strin
 		cancel()
 		<-lost
 	}()
+	if err := s.bury(ctx, clientv3.OpGet(electionsRoot+role+"/", clientv3.WithPrefix()), session.Lease(), node); err != nil {
+		return false, err
+	}
 	election := concurrency.NewElection(session.Session, electionsRoot+role)
 	if err := election.Campaign(ctx, node); err != nil {
 		return false, err
