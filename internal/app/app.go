@@ -56,6 +56,7 @@ type App struct {
 	table    *route.Table
 	feed     *feed.Feed
 	runner   runner.Runner
+	sweepers []reconcile.Sweeper
 	control  *control.Control
 	proxy    *proxy.Proxy
 	api      *http.Server
@@ -229,6 +230,9 @@ func (a *App) startState(ctx context.Context) (err error) {
 		return err
 	}
 	a.onStop("state", func(context.Context) error { return a.store.Close() })
+	if err := a.folder.belongsTo(a.store.ClusterID()); err != nil {
+		return err
+	}
 	if a.node, err = a.folder.node(); err != nil {
 		return err
 	}
@@ -250,7 +254,7 @@ func (a *App) startState(ctx context.Context) (err error) {
 
 func (a *App) startRunner(ctx context.Context) error {
 	allowLocal := a.config.AllowLocal || a.config.Listen == "" || loopback(a.config.Listen)
-	git, err := source.New(source.Config{Dir: a.folder.sub("git"), Logger: a.log})
+	git, err := source.New(source.Config{Dir: a.folder.sub("git"), MaxBytes: a.config.QuotaCheckouts, Logger: a.log})
 	if err != nil {
 		return err
 	}
@@ -262,14 +266,16 @@ func (a *App) startRunner(ctx context.Context) error {
 	a.vault = keys
 	a.table = route.New(route.Options{Domain: a.config.Domain, InternalSuffixes: a.config.InternalSuffixes})
 	a.feed = feed.New(a.cache, a.table, a.log)
-	a.runner, err = local.New(ctx, local.Config{
+	keeper, err := local.New(ctx, local.Config{
 		Dir: a.folder.path, ClusterID: a.store.ClusterID(), NodeID: a.node, Trees: a.sources,
 		Hooks: runner.Hooks{Drain: a.drain}, MaxBuilds: a.config.MaxBuilds, PassEnv: a.config.PassEnv,
-		NoProxy: []string{a.config.Domain}, LogMax: a.config.LogSize, Logger: a.log,
+		NoProxy: []string{a.config.Domain}, LogMax: a.config.LogSize,
+		MaxBuildBytes: a.config.QuotaBuilds, MaxLogBytes: a.config.QuotaLogs, Logger: a.log,
 	})
 	if err != nil {
 		return err
 	}
+	a.runner, a.sweepers = keeper, []reconcile.Sweeper{keeper, git}
 	a.onStop("runner", func(context.Context) error { return a.runner.Close() })
 	return nil
 }
@@ -370,7 +376,7 @@ func (a *App) startReconcilers(context.Context) error {
 	r := reconcile.New(reconcile.Config{
 		NodeID: a.node, Kind: a.config.Runner, Drain: a.config.Drain, KeepLogs: a.config.KeepLogs, Poll: a.config.Poll,
 	}, reconcile.Parts{
-		Store: a.store, Cache: a.cache, Runner: a.runner, Asked: a.control, News: a.sources, Now: time.Now, Logger: a.log,
+		Store: a.store, Cache: a.cache, Runner: a.runner, Asked: a.control, News: a.sources, Sweepers: a.sweepers, Now: time.Now, Logger: a.log,
 	})
 	a.background("reconcilers", r.Run)
 	if a.config.TakeDown {

@@ -28,15 +28,17 @@ type Config struct {
 	ReleaseHeader    string
 	TrustedProxies   []netip.Prefix
 
-	Runner      string
-	Etcd        []string
-	EtcdListen  string
-	Advertise   string
-	MaxBuilds   int
-	LogSize     int64 // bytes kept of each service's output
-	PassEnv     []string
-	AllowLocal  bool // local repositories although the API is not on loopback
-	Poll, Drain time.Duration
+	Runner     string
+	Etcd       []string
+	EtcdListen string
+	Advertise  string
+	MaxBuilds  int
+	LogSize    int64 // bytes kept of each service's output
+	PassEnv    []string
+	// Bytes of all builds, of all checkouts and mirrors, and of all logs; 0 = no bound.
+	QuotaBuilds, QuotaCheckouts, QuotaLogs int64
+	AllowLocal                             bool // local repositories although the API is not on loopback
+	Poll, Drain                            time.Duration
 
 	Keep, MaxKeep dayfly.Duration
 	AllowForever  bool

@@ -42,7 +42,32 @@ func openFolder(path string) (*folder, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
+	// What a crash left half written.
+	half, err := filepath.Glob(filepath.Join(path, ".new-*"))
+	for _, file := range half {
+		err = errors.Join(err, os.Remove(file))
+	}
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
 	return &folder{path, lock}, nil
+}
+
+// belongsTo refuses a folder of another cluster: everything in it would be taken for
+// something that nobody wants.
+func (f *folder) belongsTo(cluster string) error {
+	b, err := os.ReadFile(f.sub("cluster"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return writeFile(f.sub("cluster"), []byte(cluster+"\n"), 0o644)
+	case err != nil:
+		return err
+	case strings.TrimSpace(string(b)) != cluster:
+		return dayfly.Errorf(dayfly.CodeConflict,
+			"the data folder %s belongs to the cluster %s, and the state that was given to that of %s: give the etcd that it was used with, or choose another folder with --data",
+			f.path, strings.TrimSpace(string(b)), cluster)
+	}
+	return nil
 }
 
 func (f *folder) sub(name string) string { return filepath.Join(f.path, name) }

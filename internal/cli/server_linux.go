@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -87,6 +88,8 @@ type serverFlags struct {
 	https, dns, environments             string
 	mayfly                               bool
 	logSize                              int
+	quotaBuilds, quotaCheckouts          string
+	quotaLogs                            string
 	verbose                              bool
 	logLevel                             slog.Level
 }
@@ -118,6 +121,9 @@ func (s *serverFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&s.poll, "poll", "1m", "how often remote repositories are asked for news")
 	f.StringVar(&s.drain, "drain", "10m", "how long requests and connections of a replaced version may take to end")
 	f.IntVar(&s.c.MaxBuilds, "max-builds", 0, "builds at a time (number of cores)")
+	f.StringVar(&s.quotaBuilds, "quota-builds", "20g", "bytes of all builds; those not used for the longest time go first; 0 = no bound")
+	f.StringVar(&s.quotaCheckouts, "quota-checkouts", "10g", "bytes of all checkouts and mirrors of repositories")
+	f.StringVar(&s.quotaLogs, "quota-logs", "5g", "bytes of all logs; the oldest of what is gone go first")
 	f.IntVar(&s.logSize, "log-size", 16, "MiB kept of each service's output")
 	f.StringSliceVar(&s.c.PassEnv, "pass-env", nil, "further variables of the server that builds and services see")
 	f.BoolVar(&s.c.AllowLocal, "allow-local-repos", false, "allow repositories by path although the API is not on loopback")
@@ -188,6 +194,18 @@ func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, erro
 			return c, usagef("--%s: %w", d.flag, err)
 		}
 		d.into(v)
+	}
+	for _, q := range []struct {
+		flag, text string
+		into       *int64
+	}{
+		{"quota-builds", s.quotaBuilds, &c.QuotaBuilds}, {"quota-checkouts", s.quotaCheckouts, &c.QuotaCheckouts}, {"quota-logs", s.quotaLogs, &c.QuotaLogs},
+	} {
+		bytes, err := units.RAMInBytes(q.text)
+		if err != nil {
+			return c, usagef("--%s: %q is no size: write a number and k, m, g or t, such as 20g", q.flag, q.text)
+		}
+		*q.into = bytes
 	}
 	if s.verbose {
 		s.logLevel = slog.LevelDebug

@@ -2,8 +2,10 @@ package reconcile
 
 import (
 	"context"
+	"slices"
 	"time"
 
+	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/registry"
 )
 
@@ -88,4 +90,41 @@ func every(ctx context.Context, d time.Duration, do func()) {
 		case <-tick.C:
 		}
 	}
+}
+
+// sweepEvery is how often this host is looked at for what belongs to nothing.
+const sweepEvery = 10 * time.Second
+
+// sweepLoop has what belongs to nothing taken away: at once what an earlier life of this
+// server left, later ones after a grace.
+func (r *Reconciler) sweepLoop(ctx context.Context) {
+	grace := time.Duration(0)
+	every(ctx, sweepEvery, func() {
+		var left []dayfly.Leftover
+		for _, s := range r.Sweepers {
+			found, err := s.Sweep(ctx, grace, r.known)
+			if err != nil && ctx.Err() == nil {
+				r.Logger.Warn("what belongs to nothing could not be taken away; it is tried again", "error", err)
+			}
+			left = append(left, found...)
+		}
+		grace = orphanGrace
+		r.mu.Lock()
+		r.left = left
+		r.mu.Unlock()
+	})
+}
+
+// known says whether the state knows a deployment, or keeps its logs.
+func (r *Reconciler) known(id string) bool {
+	_, wanted := registry.Lookup(r.Cache, registry.Deployments, id)
+	_, kept := registry.Lookup(r.Cache, registry.Retired, id)
+	return wanted || kept
+}
+
+// Leftovers gives what was last noticed on this host and belongs to nothing.
+func (r *Reconciler) Leftovers() []dayfly.Leftover {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.left)
 }

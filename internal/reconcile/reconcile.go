@@ -44,8 +44,17 @@ type Parts struct {
 	Runner runner.Runner
 	Asked  Asked
 	News   News
-	Now    func() time.Time
-	Logger *slog.Logger
+	// Sweepers are called one after the other, by one goroutine.
+	Sweepers []Sweeper
+	Now      func() time.Time
+	Logger   *slog.Logger
+}
+
+// Sweeper takes away what exists on this host and belongs to nothing, once it has been
+// noticed for as long as grace, and returns what it has noticed and left. Known says whether a
+// deployment, or its logs, are still wanted.
+type Sweeper interface {
+	Sweep(ctx context.Context, grace time.Duration, known func(deploymentID string) bool) ([]dayfly.Leftover, error)
 }
 
 // drainDeleted is how long the requests of a deleted environment may take.
@@ -62,6 +71,7 @@ type Reconciler struct {
 	orphans map[string]time.Time    // since when a deployment without a record is known
 	jobs    map[string]*job         // by deployment
 	phases  map[string]dayfly.Phase // of environments, as last told in an event
+	left    []dayfly.Leftover       // as last noticed by the sweepers
 
 	background sync.WaitGroup
 }
@@ -79,6 +89,7 @@ func New(config Config, parts Parts) *Reconciler {
 func (r *Reconciler) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { r.watch(ctx) })
+	all.Go(func() { r.sweepLoop(ctx) })
 	if r.home() != "" {
 		all.Go(func() { r.keep(ctx) })
 	}

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/singleflight"
 
@@ -26,8 +27,9 @@ import (
 
 // Config says where and from where sources are kept.
 type Config struct {
-	Dir    string
-	Logger *slog.Logger
+	Dir      string
+	MaxBytes int64 // of trees and mirrors; 0 = no bound
+	Logger   *slog.Logger
 }
 
 // Source keeps a mirror of every repository and trees of their commits.
@@ -326,7 +328,7 @@ func (s *Source) Tree(ctx context.Context, repo Repo, token dayfly.Secret, commi
 		}
 	})
 	_, err, _ = s.flights.Do("tree "+dir, func() (any, error) {
-		if _, err := os.Stat(dir); err == nil {
+		if err := os.Chtimes(dir, time.Time{}, time.Now()); err == nil { // used now: see Sweep
 			return nil, nil
 		}
 		fresh, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".new-")
@@ -386,24 +388,6 @@ func (s *Source) write(ctx context.Context, repo Repo, token dayfly.Secret, comm
 
 func (s *Source) inMirror(ctx context.Context, repo Repo, commit string) bool {
 	return s.git(ctx, dayfly.Secret{}, s.mirror(repo), nil, "cat-file", "-e", "--end-of-options", commit+"^{commit}") == nil
-}
-
-// Prune removes the trees that nobody uses and keep does not name.
-func (s *Source) Prune(keep map[string]bool) error {
-	found, err := os.ReadDir(filepath.Join(s.Dir, "trees"))
-	if err != nil {
-		return err
-	}
-	for _, d := range found {
-		dir := filepath.Join(s.Dir, "trees", d.Name())
-		s.mu.Lock()
-		used := s.uses[dir] > 0
-		s.mu.Unlock()
-		if !used && !keep[d.Name()] {
-			err = errors.Join(err, removeAll(dir))
-		}
-	}
-	return err
 }
 
 // removeAll removes a folder in which some folders are read-only.

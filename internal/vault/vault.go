@@ -48,7 +48,7 @@ func Open(file string) (*Vault, error) {
 func makeKey(file string) ([]byte, error) {
 	key := make([]byte, keySize)
 	rand.Read(key) // never fails, see crypto/rand
-	f, err := os.CreateTemp(filepath.Dir(file), ".key-*")
+	f, err := os.CreateTemp(filepath.Dir(file), ".new-*")
 	if err != nil {
 		return nil, err
 	}

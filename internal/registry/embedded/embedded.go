@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -54,11 +55,18 @@ func Start(ctx context.Context, dir, listen string, log *slog.Logger) (*Server, 
 		return nil, err
 	}
 	smallSegments()
+	if err := beginAnew(dir, config.Dir); err != nil {
+		return nil, errors.Join(err, s.lock.Close())
+	}
 	if s.etcd, err = run(config); err != nil {
 		s.lock.Close()
 		return nil, explain(err, dir, listen)
 	}
-	if err := s.ready(ctx); err != nil {
+	err = s.ready(ctx)
+	if err == nil {
+		err = noteReady(dir)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.client = v3client.New(s.etcd.Server)
@@ -90,6 +98,37 @@ func (s *Server) Close() error {
 		s.closeErr = errors.Join(s.closeErr, s.lock.Close())
 	})
 	return s.closeErr
+}
+
+// readyFile says that a server on this folder has been ready once.
+const readyFile = "ready"
+
+// beginAnew removes what a first start has left that was cut short: a log that may not even
+// name its only member, so that it would wait for ever to be elected. Nobody has been
+// answered yet from there.
+func beginAnew(dir, data string) error {
+	_, err := os.Stat(filepath.Join(dir, readyFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return os.RemoveAll(data)
+	}
+	return err
+}
+
+// noteReady writes the file, durably: without it the next start would begin anew.
+func noteReady(dir string) error {
+	path := filepath.Join(dir, readyFile)
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	folder, err := os.Open(dir)
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return errors.Join(f.Sync(), f.Close(), folder.Sync(), folder.Close())
 }
 
 // run starts etcd; where its files are broken it panics, which is an error here.

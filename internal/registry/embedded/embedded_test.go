@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
@@ -284,6 +285,44 @@ func TestAStartWithALongLogFindsAllOfIt(t *testing.T) {
 			})
 		}
 		writers.Wait()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAFirstStartThatWasCutShortIsBegunAnew(t *testing.T) {
+	for pause := time.Duration(0); pause < 40*time.Millisecond; pause += 500 * time.Microsecond {
+		dir := t.TempDir()
+		exe, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), exe)
+		cmd.Env = append(os.Environ(), startOn+"="+dir)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// As soon as etcd has begun to write, and a little later with each round.
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+			if _, err := os.Stat(filepath.Join(dir, "etcd", "member")); err == nil {
+				break
+			}
+		}
+		time.Sleep(pause)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		s, err := embedded.Start(ctx, dir, "", slog.New(slog.DiscardHandler))
+		cancel()
+		if err != nil {
+			t.Fatalf("killed %s after it began: %v", pause, err)
+		}
+		if _, err := s.Client().Put(t.Context(), "key", "value"); err != nil {
+			t.Errorf("killed %s after it began: %v", pause, err)
+		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}

@@ -43,7 +43,9 @@ type Config struct {
 	PassEnv   []string // variables of the server that commands see, besides the usual ones
 	NoProxy   []string // added to NO_PROXY
 	LogMax    int64    // bytes kept on disk of each log
-	Logger    *slog.Logger
+	// MaxBuildBytes and MaxLogBytes bound all builds and all logs together; 0 = no bound.
+	MaxBuildBytes, MaxLogBytes int64
+	Logger                     *slog.Logger
 }
 
 // Runner implements runner.Runner.
@@ -61,6 +63,10 @@ type Runner struct {
 	building map[string]*build
 	first    map[string]chan struct{}          // held by the first build of a project
 	watchers map[chan struct{}]map[string]bool // what has changed, for each reader of Changes
+
+	// Of Sweep, which one goroutine calls:
+	noticed map[string]time.Time // leftovers
+	sizes   map[string]int64     // of builds
 }
 
 var _ runner.Runner = (*Runner)(nil)
@@ -79,7 +85,8 @@ func New(_ context.Context, config Config) (*Runner, error) {
 		return nil, err
 	}
 	r := &Runner{Config: config, boot: string(boot[:36]), builds: make(chan struct{}, config.MaxBuilds),
-		keepers: map[string]*keeper{}, building: map[string]*build{}, first: map[string]chan struct{}{}, watchers: map[chan struct{}]map[string]bool{}}
+		keepers: map[string]*keeper{}, building: map[string]*build{}, first: map[string]chan struct{}{}, watchers: map[chan struct{}]map[string]bool{},
+		noticed: map[string]time.Time{}, sizes: map[string]int64{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	for _, dir := range []string{"builds", "run", "logs", "cache", "private"} {
 		if err := os.MkdirAll(r.path(dir), 0o711); err != nil {
@@ -102,13 +109,17 @@ func (r *Runner) path(parts ...string) string {
 	return filepath.Join(append([]string{r.Dir}, parts...)...)
 }
 
-// sweep removes builds that a crash left half done.
+// sweep removes builds and records that a crash left half done.
 func (r *Runner) sweep() error {
-	found, err := filepath.Glob(r.path("builds", "*.new-*"))
-	for _, dir := range found {
-		err = errors.Join(err, removeAll(dir))
+	var all error
+	for _, pattern := range []string{r.path("builds", "*.new-*"), r.path("run", "*", ".new-*")} {
+		found, err := filepath.Glob(pattern)
+		all = errors.Join(all, err)
+		for _, path := range found {
+			all = errors.Join(all, removeAll(path))
+		}
 	}
-	return err
+	return all
 }
 
 // adopt reads the records of an earlier runner and goes on with what they say.
@@ -348,30 +359,6 @@ func (r *Runner) sampleLogs() {
 			}
 		}
 	}
-}
-
-// Prune removes the builds that no deployment uses.
-func (r *Runner) Prune() error {
-	r.mu.Lock()
-	used := map[string]bool{}
-	for key := range r.building {
-		used[key] = true
-	}
-	keepers := make([]*keeper, 0, len(r.keepers))
-	for _, k := range r.keepers {
-		keepers = append(keepers, k)
-	}
-	r.mu.Unlock()
-	for _, k := range keepers {
-		used[k.key()] = true
-	}
-	found, err := os.ReadDir(r.path("builds"))
-	for _, d := range found {
-		if !used[d.Name()] {
-			err = errors.Join(err, removeAll(r.path("builds", d.Name())))
-		}
-	}
-	return err
 }
 
 // Close implements runner.Runner.

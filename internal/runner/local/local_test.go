@@ -204,7 +204,8 @@ func TestPruneKeepsTheBuildsThatAreUsed(t *testing.T) {
 	if err := r.Remove(t.Context(), unused.ID); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Prune(); err != nil {
+	r.MaxBuildBytes = 1
+	if err := r.limitBuilds(); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := os.ReadDir(filepath.Join(dir, "builds")); err != nil || len(left) != 1 || left[0].Name() != buildKey(used) {

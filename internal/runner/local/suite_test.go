@@ -143,7 +143,8 @@ func folder(t *testing.T) string {
 				t.Error(err)
 			}
 		}
-		if err := r.Prune(); err != nil {
+		r.MaxBuildBytes = 1
+		if err := r.limitBuilds(); err != nil {
 			t.Error(err)
 		}
 	})
