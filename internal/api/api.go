@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,13 +10,16 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/dayfly-dev/dayfly"
 )
 
 // Config is what the API works with.
 type Config struct {
 	Control Control
 	Version string
-	Hosts   []string // names under which the API may be called, besides loopback ones
+	Hosts   []string                               // names under which the API may be called, besides loopback ones
+	Doctor  func(context.Context) []dayfly.Finding // examines the host
 	Logger  *slog.Logger
 }
 
@@ -39,6 +43,7 @@ func New(config Config) http.Handler {
 	s.environments()
 	s.streams()
 	s.services()
+	s.doctor()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := s.Control.Ready(r.Context()); err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/api"
 	"github.com/dayfly-dev/dayfly/internal/control"
+	"github.com/dayfly-dev/dayfly/internal/doctor"
 	"github.com/dayfly-dev/dayfly/internal/feed"
 	"github.com/dayfly-dev/dayfly/internal/holder"
 	"github.com/dayfly-dev/dayfly/internal/proxy"
@@ -44,25 +45,26 @@ type App struct {
 	config Config
 	log    *slog.Logger
 
-	folder   *folder
-	node     string // id of this server
-	sources  *sources
-	vault    *vault.Vault
-	ports    *ports
-	holder   *holder.Holder
-	store    *registry.Store
-	member   *registry.Membership
-	cache    *registry.Cache
-	table    *route.Table
-	feed     *feed.Feed
-	runner   runner.Runner
-	sweepers []reconcile.Sweeper
-	control  *control.Control
-	proxy    *proxy.Proxy
-	api      *http.Server
-	public   net.Listener
-	internal net.Listener
-	listen   net.Listener
+	folder    *folder
+	node      string // id of this server
+	sources   *sources
+	vault     *vault.Vault
+	ports     *ports
+	holder    *holder.Holder
+	store     *registry.Store
+	member    *registry.Membership
+	cache     *registry.Cache
+	table     *route.Table
+	feed      *feed.Feed
+	runner    runner.Runner
+	sweepers  []reconcile.Sweeper
+	leftovers func() []dayfly.Leftover
+	control   *control.Control
+	proxy     *proxy.Proxy
+	api       *http.Server
+	public    net.Listener
+	internal  net.Listener
+	listen    net.Listener
 
 	cleanups []cleanup // in the order in which the parts were started
 }
@@ -378,6 +380,7 @@ func (a *App) startReconcilers(context.Context) error {
 	}, reconcile.Parts{
 		Store: a.store, Cache: a.cache, Runner: a.runner, Asked: a.control, News: a.sources, Sweepers: a.sweepers, Now: time.Now, Logger: a.log,
 	})
+	a.leftovers = r.Leftovers
 	a.background("reconcilers", r.Run)
 	if a.config.TakeDown {
 		a.onStop("environments", a.takeDown)
@@ -410,7 +413,7 @@ func (a *App) startAPI(context.Context) error {
 		return nil
 	}
 	a.api = &http.Server{
-		Handler:           api.New(api.Config{Control: a.control, Version: a.config.Version, Logger: a.log}),
+		Handler:           api.New(api.Config{Control: a.control, Version: a.config.Version, Doctor: a.doctor, Logger: a.log}),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
@@ -432,6 +435,24 @@ func (a *App) startAPI(context.Context) error {
 		return err
 	})
 	return nil
+}
+
+// doctor examines this host.
+func (a *App) doctor(ctx context.Context) []dayfly.Finding {
+	addresses := map[string]string{}
+	for name, l := range map[string]net.Listener{"http": a.public, "internal": a.internal, "listen": a.listen} {
+		if l == nil {
+			continue
+		}
+		tcp := *l.Addr().(*net.TCPAddr)
+		if tcp.IP.IsUnspecified() {
+			tcp.IP = net.IPv4(127, 0, 0, 1)
+		}
+		addresses[name] = tcp.String()
+	}
+	return doctor.Examine(ctx, doctor.Host{
+		Data: a.folder.path, Domain: a.config.Domain, Addresses: addresses, Ready: a.control.Ready, Leftovers: a.leftovers,
+	})
 }
 
 // Addresses says where the server is reached: public, API and internal, "" where off.

@@ -1,0 +1,17 @@
+package client
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/dayfly-dev/dayfly"
+)
+
+// Doctor has the server examine its host.
+func (c *Client) Doctor(ctx context.Context) ([]dayfly.Finding, error) {
+	var l struct {
+		Items []dayfly.Finding `json:"items"`
+	}
+	err := c.do(ctx, http.MethodGet, "/v1/doctor", nil, nil, &l)
+	return l.Items, err
+}
