@@ -29,7 +29,7 @@ func ParseDuration(s string) (Duration, error) {
 	bad := func() (Duration, error) {
 		return 0, fmt.Errorf("%q is no duration: write a number and s, m, h, d or w, such as 36h or 5d", s)
 	}
-	var total float64
+	var total time.Duration
 	rest := s
 	for rest != "" {
 		i := strings.IndexFunc(rest, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
@@ -52,14 +52,15 @@ func ParseDuration(s string) (Duration, error) {
 		if !ok {
 			return bad()
 		}
-		total += n * float64(unit)
+		part := n * float64(unit)
+		if part+float64(total) >= math.MaxInt64 {
+			return 0, fmt.Errorf("%q is longer than 292 years: write forever", s)
+		}
+		total += time.Duration(part) // each for itself: their sum has no place in a float
 		rest = rest[j:]
 	}
 	if s == "" {
 		return bad()
-	}
-	if total >= math.MaxInt64 {
-		return 0, fmt.Errorf("%q is longer than 292 years: write forever", s)
 	}
 	return Duration(total), nil
 }

@@ -12,6 +12,9 @@ const (
 	EventError   EventKind = "error"   // something went wrong and needs somebody
 )
 
+// ReasonDeleted is the reason of the last event of an environment: it is gone.
+const ReasonDeleted = "deleted"
+
 // Event is one thing that happened to an environment.
 type Event struct {
 	Format      int       `json:"-"`

@@ -3,7 +3,9 @@ package dayfly
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -54,15 +56,18 @@ func suffix(full string) string {
 	return hex.EncodeToString(sum[:suffixBytes])
 }
 
+// label is a DNS label.
+var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
 // ValidName says what is wrong with the name of an environment or a project: it has to
 // be a DNS label, and names beginning with "dayfly" are ours.
 func ValidName(s string) error {
 	switch {
 	case s == "":
-		return fmt.Errorf("is missing")
+		return errors.New("is missing")
 	case len(s) > maxLabel:
-		return fmt.Errorf("%q is longer than %d bytes", s, maxLabel)
-	case !isLabel(s):
+		return fmt.Errorf("is longer than %d bytes", maxLabel)
+	case !label.MatchString(s):
 		return fmt.Errorf("%q is no DNS label: use lower-case letters, digits and -, such as %q", s, Slug(s))
 	case strings.HasPrefix(s, "dayfly"):
 		return fmt.Errorf("%q begins with dayfly, which is reserved", s)
@@ -70,20 +75,10 @@ func ValidName(s string) error {
 	return nil
 }
 
-func isLabel(s string) bool {
-	if s == "" || len(s) > maxLabel || s[0] == '-' || s[len(s)-1] == '-' {
-		return false
-	}
-	return !strings.ContainsFunc(s, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-'
-	})
-}
-
 // EnvironmentName makes the name of an environment from a pattern with the placeholders
 // {project} and {branch}.
 func EnvironmentName(pattern, project, branch string) string {
-	name := strings.NewReplacer("{project}", project, "{branch}", Slug(branch)).Replace(pattern)
-	return fit(name)
+	return fit(strings.NewReplacer("{project}", project, "{branch}", Slug(branch)).Replace(pattern))
 }
 
 // ServiceHost makes the label of a service's own host from a pattern with the
@@ -92,11 +87,11 @@ func ServiceHost(pattern, service, env string) string {
 	return fit(strings.NewReplacer("{service}", service, "{env}", env).Replace(pattern))
 }
 
-func fit(label string) string {
-	if len(label) <= maxLabel {
-		return label
+func fit(name string) string {
+	if len(name) <= maxLabel {
+		return name
 	}
-	return strings.TrimRight(label[:cutLabel], "-") + "-" + suffix(label)
+	return WithSuffix(name, name)
 }
 
 // ValidateNamePattern says what is wrong with a pattern of EnvironmentName.
@@ -116,8 +111,7 @@ func validatePattern(pattern, needed, other string) error {
 	if !strings.Contains(pattern, needed) {
 		return fmt.Errorf("%q has no %s: all would have one name", pattern, needed)
 	}
-	rest := strings.NewReplacer(needed, "x", other, "x").Replace(pattern)
-	if !isLabel(rest) {
+	if !label.MatchString(strings.NewReplacer(needed, "x", other, "x").Replace(pattern)) {
 		return fmt.Errorf("%q makes no DNS label: use %s, %s, lower-case letters, digits and -", pattern, needed, other)
 	}
 	return nil

@@ -63,7 +63,7 @@ func measure(environments, changes int) error {
 	f.Load()
 	load := time.Since(start)
 	perEnvironment := (heap() - before) / uint64(environments)
-	go f.Run(ctx, cache.Changes(ctx))
+	go f.Run(ctx)
 
 	name := envName(environments / 2)
 	var total, committed []time.Duration

@@ -3,9 +3,12 @@ package main
 
 import (
 	"context"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/sirupsen/logrus"
 
 	"github.com/dayfly-dev/dayfly/internal/cli"
 )
@@ -13,6 +16,8 @@ import (
 var version = "" // set by the linker; otherwise the build information tells
 
 func main() {
+	// compose-go logs a line whenever a file of variables uses one that is not set.
+	logrus.SetOutput(io.Discard)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// After the first signal the default is back: a second one ends the
 	// process at once.

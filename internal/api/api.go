@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -39,6 +40,7 @@ func New(config Config) http.Handler {
 	hc.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
 	hc.Transformers = []huma.Transformer{s.transform}
 	s.api = humago.New(mux, hc)
+	s.api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) { next(exact{ctx}) })
 	s.projects()
 	s.environments()
 	s.streams()
@@ -54,10 +56,27 @@ func New(config Config) http.Handler {
 	})
 	mux.HandleFunc("GET /docs", s.docs)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/docs", http.StatusFound) })
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, Problem{Type: "about:blank", Title: "Not Found", Status: http.StatusNotFound, Code: "not_found", Detail: "there is no such endpoint: see /docs"})
-	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { missing(mux, w, r) })
 	return s.safe(mux)
+}
+
+// missing answers where there is no endpoint, or only one with other methods.
+func missing(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		other := r.Clone(r.Context())
+		other.Method = method
+		if _, pattern := mux.Handler(other); pattern != "/" {
+			allowed = append(allowed, method)
+		}
+	}
+	if len(allowed) == 0 {
+		writeProblem(w, Problem{Type: "about:blank", Title: "Not Found", Status: http.StatusNotFound, Code: "not_found", Detail: "there is no such endpoint: see /docs"})
+		return
+	}
+	methods := strings.Join(allowed, ", ")
+	w.Header().Set("Allow", methods)
+	writeProblem(w, Problem{Type: "about:blank", Title: "Method Not Allowed", Status: http.StatusMethodNotAllowed, Code: "not_found", Detail: "this endpoint has other methods: " + methods})
 }
 
 var jsonFormat = huma.Format{

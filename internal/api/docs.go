@@ -2,10 +2,12 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"html/template"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -49,10 +51,7 @@ func (s *server) docs(w http.ResponseWriter, _ *http.Request) {
 	slices.Sort(order)
 	for _, ops := range groups {
 		slices.SortFunc(ops, func(a, b operation) int {
-			if a.Path != b.Path {
-				return len(a.Path) - len(b.Path)
-			}
-			return bytes.Compare([]byte(b.Method), []byte(a.Method))
+			return cmp.Or(len(a.Path)-len(b.Path), strings.Compare(a.Path, b.Path), strings.Compare(b.Method, a.Method))
 		})
 	}
 	var page bytes.Buffer
@@ -85,6 +84,6 @@ func fields(doc *huma.OpenAPI, media *huma.MediaType) []field {
 		}
 		list = append(list, f)
 	}
-	slices.SortFunc(list, func(a, b field) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
+	slices.SortFunc(list, func(a, b field) int { return strings.Compare(a.Name, b.Name) })
 	return list
 }

@@ -71,6 +71,19 @@ type WaitQuery struct {
 	Wait string `query:"wait" doc:"Hold the answer until the environment is ready or has failed, at most so long, such as 60s."`
 }
 
+// limit is how long to wait at most; less than nothing is not at all. It is asked before
+// anything is done, so that what is wrong leaves nothing behind.
+func (w WaitQuery) limit() (time.Duration, error) {
+	if w.Wait == "" {
+		return -1, nil
+	}
+	limit, err := dayfly.ParseDuration(w.Wait)
+	if err != nil {
+		return 0, dayfly.Invalid(dayfly.Problem{Field: "wait", Message: err.Error()})
+	}
+	return min(time.Duration(limit), time.Hour), nil
+}
+
 // Precondition says what a change is based on.
 type Precondition struct {
 	IfMatch string `header:"If-Match" doc:"The revision that the environment must have."`
@@ -104,15 +117,12 @@ func settled(e dayfly.Environment) bool {
 }
 
 // wait holds an answer as ?wait= asks for.
-func (s *server) wait(ctx context.Context, env dayfly.Environment, wait string, done func(dayfly.Environment) bool) (dayfly.Environment, error) {
-	if wait == "" {
-		return env, nil
+func (s *server) wait(ctx context.Context, env dayfly.Environment, in WaitQuery, done func(dayfly.Environment) bool) (dayfly.Environment, error) {
+	limit, err := in.limit()
+	if err != nil || limit < 0 {
+		return env, err
 	}
-	limit, err := dayfly.ParseDuration(wait)
-	if err != nil {
-		return env, dayfly.Invalid(dayfly.Problem{Field: "wait", Message: err.Error()})
-	}
-	ctx, cancel := context.WithTimeout(ctx, min(time.Duration(limit), time.Hour))
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	now, err := s.Control.WaitEnvironment(ctx, env.ID, done)
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -131,6 +141,9 @@ func (s *server) environments() {
 			Body environmentBody
 		}) (*one[dayfly.Environment], error) {
 			spec, err := in.Body.spec()
+			if err == nil {
+				_, err = in.limit()
+			}
 			if err != nil {
 				return nil, s.fail(err)
 			}
@@ -138,7 +151,7 @@ func (s *server) environments() {
 				Spec: spec, Repo: in.Body.Repo, Token: dayfly.NewSecret(in.Body.Token), WithFixtures: in.Body.WithFixtures,
 			})
 			if err == nil {
-				env, err = s.wait(ctx, env, in.Wait, settled)
+				env, err = s.wait(ctx, env, in.WaitQuery, settled)
 			}
 			if err != nil {
 				return nil, s.fail(err)
@@ -154,13 +167,11 @@ func (s *server) environments() {
 			Limit   int    `query:"limit" minimum:"1" maximum:"10000"`
 			After   string `query:"after" doc:"What next said on the page before."`
 		}) (*list[dayfly.Environment], error) {
-			out := &list[dayfly.Environment]{}
-			var err error
-			out.Body.Items, out.Body.Next, err = s.Control.Environments(ctx, dayfly.EnvironmentFilter{Project: in.Project, Limit: in.Limit, After: in.After})
+			items, next, err := s.Control.Environments(ctx, dayfly.EnvironmentFilter{Project: in.Project, Limit: in.Limit, After: in.After})
 			if err != nil {
 				return nil, s.fail(err)
 			}
-			return out, nil
+			return listOf(items, next), nil
 		})
 	huma.Register(s.api, huma.Operation{OperationID: "get-environment", Method: http.MethodGet, Path: "/v1/environments/{env}", Tags: tags, Summary: "Show an environment"},
 		func(ctx context.Context, in *struct {
@@ -169,7 +180,7 @@ func (s *server) environments() {
 		}) (*one[dayfly.Environment], error) {
 			env, err := s.Control.Environment(ctx, in.Env)
 			if err == nil {
-				env, err = s.wait(ctx, env, in.Wait, settled)
+				env, err = s.wait(ctx, env, in.WaitQuery, settled)
 			}
 			if err != nil {
 				return nil, s.fail(err)
@@ -193,6 +204,9 @@ func (s *server) environments() {
 			Body environmentBody
 		}) (*one[dayfly.Environment], error) {
 			spec, err := in.Body.spec()
+			if err == nil {
+				_, err = in.limit()
+			}
 			if err != nil {
 				return nil, s.fail(err)
 			}
@@ -202,7 +216,7 @@ func (s *server) environments() {
 			}
 			env, _, err := s.Control.PutEnvironment(ctx, in.Env, spec, in.Body.Origin, revision)
 			if err == nil {
-				env, err = s.wait(ctx, env, in.Wait, settled)
+				env, err = s.wait(ctx, env, in.WaitQuery, settled)
 			}
 			if err != nil {
 				return nil, s.fail(err)
@@ -235,11 +249,14 @@ func (s *server) environments() {
 			WaitQuery
 			Force bool `query:"force" doc:"Also when others borrow from it."`
 		}) (*one[*dayfly.Environment], error) {
+			if _, err := in.limit(); err != nil {
+				return nil, s.fail(err)
+			}
 			env, err := s.Control.DeleteEnvironment(ctx, in.Env, dayfly.DeleteOptions{Force: in.Force})
 			if err != nil {
 				return nil, s.fail(err)
 			}
-			env, err = s.wait(ctx, env, in.Wait, func(dayfly.Environment) bool { return false })
+			env, err = s.wait(ctx, env, in.WaitQuery, func(dayfly.Environment) bool { return false })
 			switch {
 			case in.Wait != "" && dayfly.ErrorCode(err) == dayfly.CodeNotFound:
 				return &one[*dayfly.Environment]{Status: http.StatusNoContent}, nil
@@ -268,22 +285,20 @@ func (s *server) services() {
 	tags := []string{"Services"}
 	huma.Register(s.api, huma.Operation{OperationID: "list-services", Method: http.MethodGet, Path: "/v1/services", Tags: tags, Summary: "List the services of all environments"},
 		func(ctx context.Context, _ *struct{}) (*list[dayfly.ServiceInfo], error) {
-			out := &list[dayfly.ServiceInfo]{}
-			var err error
-			if out.Body.Items, err = s.Control.Services(ctx); err != nil {
+			items, err := s.Control.Services(ctx)
+			if err != nil {
 				return nil, s.fail(err)
 			}
-			return out, nil
+			return listOf(items, ""), nil
 		})
 	huma.Register(s.api, huma.Operation{OperationID: "list-instances", Method: http.MethodGet, Path: "/v1/services/{service}/instances", Tags: tags, Summary: "List the instances of a service"},
 		func(ctx context.Context, in *struct {
 			Service string `path:"service"`
 		}) (*list[dayfly.InstanceInfo], error) {
-			out := &list[dayfly.InstanceInfo]{}
-			var err error
-			if out.Body.Items, err = s.Control.Instances(ctx, in.Service); err != nil {
+			items, err := s.Control.Instances(ctx, in.Service)
+			if err != nil {
 				return nil, s.fail(err)
 			}
-			return out, nil
+			return listOf(items, ""), nil
 		})
 }

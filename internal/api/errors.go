@@ -83,7 +83,7 @@ func (s *server) transform(_ huma.Context, _ string, v any) (any, error) {
 	if !ok {
 		return v, nil
 	}
-	p := Problem{Type: "about:blank", Title: m.Title, Status: m.Status, Detail: m.Detail, Code: "invalid"}
+	p := Problem{Type: "about:blank", Title: http.StatusText(oneStatus(m.Status)), Status: oneStatus(m.Status), Detail: m.Detail, Code: "invalid"}
 	switch m.Status {
 	case http.StatusNotFound:
 		p.Code = "not_found"
@@ -100,4 +100,21 @@ func writeProblem(w http.ResponseWriter, p Problem) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p) // the client is gone otherwise
+}
+
+// exact is a context whose statuses are those of our codes.
+type exact struct{ humaContext }
+
+// humaContext has a name that its method Context does not have.
+type humaContext = huma.Context
+
+// SetStatus implements huma.Context.
+func (c exact) SetStatus(status int) { c.humaContext.SetStatus(oneStatus(status)) }
+
+// oneStatus lets input that is no JSON at all be invalid as any other wrong input is.
+func oneStatus(status int) int {
+	if status == http.StatusBadRequest {
+		return http.StatusUnprocessableEntity
+	}
+	return status
 }

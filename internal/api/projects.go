@@ -28,6 +28,13 @@ type list[T any] struct {
 	}
 }
 
+// listOf makes a page; one without anything is an empty list, not null.
+func listOf[T any](items []T, next string) *list[T] {
+	out := &list[T]{}
+	out.Body.Items, out.Body.Next = append([]T{}, items...), next
+	return out
+}
+
 type projectPath struct {
 	Project string `path:"project" doc:"Name or id."`
 }
@@ -49,12 +56,11 @@ func (s *server) projects() {
 		})
 	huma.Register(s.api, huma.Operation{OperationID: "list-projects", Method: http.MethodGet, Path: "/v1/projects", Tags: tags, Summary: "List projects"},
 		func(ctx context.Context, _ *struct{}) (*list[dayfly.Project], error) {
-			out := &list[dayfly.Project]{}
-			var err error
-			if out.Body.Items, err = s.Control.Projects(ctx); err != nil {
+			items, err := s.Control.Projects(ctx)
+			if err != nil {
 				return nil, s.fail(err)
 			}
-			return out, nil
+			return listOf(items, ""), nil
 		})
 	huma.Register(s.api, huma.Operation{OperationID: "get-project", Method: http.MethodGet, Path: "/v1/projects/{project}", Tags: tags, Summary: "Show a project"},
 		func(ctx context.Context, in *projectPath) (*one[dayfly.Project], error) {

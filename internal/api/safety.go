@@ -48,6 +48,9 @@ func (s *server) safe(next http.Handler) http.Handler {
 					refuse(http.StatusUnsupportedMediaType, "content_type", "bodies have to be application/json")
 					return
 				}
+				if err == nil { // however it was written
+					r.Header.Set("Content-Type", kind)
+				}
 			}
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		}

@@ -89,35 +89,27 @@ func stream[T any](s *server, follow bool, name string, items func(context.Conte
 			return
 		}
 		follower := &sse{hc: hc}
+		if hc.Method() == http.MethodHead { // there is nothing to wait for
+			_ = follower.write("")
+			return
+		}
 		ctx, cancel := context.WithCancel(hc.Context())
 		var beat sync.WaitGroup
 		defer beat.Wait()
 		defer cancel()
-		begun := false
-		start := func() {
-			begun = true
-			follower.begin()
-			beat.Go(func() { follower.beat(ctx) })
-		}
-		// The first item, or the first error, decides what kind of answer it is.
+		beat.Go(func() { follower.beat(ctx) })
 		for item, err := range items(ctx) {
-			if err != nil {
-				if !begun {
-					s.streamFailed(hc, err)
-				} else if ctx.Err() == nil {
-					_ = follower.send("error", "", problemOf(err)) // the client is gone otherwise
+			if err == nil {
+				err = follower.send(name, id(item), item)
+				if err != nil {
+					return // the client is gone
 				}
-				return
+				continue
 			}
-			if !begun {
-				start()
+			if ctx.Err() == nil && !follower.refuse(func() { s.streamFailed(hc, err) }) {
+				_ = follower.send("error", "", problemOf(err)) // the client is gone otherwise
 			}
-			if follower.send(name, id(item), item) != nil {
-				return
-			}
-		}
-		if !begun {
-			start()
+			return
 		}
 		// The end of what is followed is told, so that the client does not come back.
 		if hc.Context().Err() == nil {
@@ -133,16 +125,24 @@ func (s *server) streamFailed(hc huma.Context, err error) {
 	_ = json.NewEncoder(hc.BodyWriter()).Encode(p) // the client is gone otherwise
 }
 
-// sse writes server-sent events.
+// sse writes server-sent events. The first thing that is written decides what kind of
+// answer it is: what fails before has a status of its own.
 type sse struct {
-	hc huma.Context
-	mu sync.Mutex
+	hc    huma.Context
+	mu    sync.Mutex
+	begun bool
 }
 
-func (e *sse) begin() {
-	e.hc.SetHeader("Content-Type", "text/event-stream")
-	e.hc.SetHeader("Cache-Control", "no-store")
-	e.hc.SetStatus(http.StatusOK)
+// refuse answers with an error, unless the stream has begun.
+func (e *sse) refuse(answer func()) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.begun {
+		return false
+	}
+	e.begun = true
+	answer()
+	return true
 }
 
 func (e *sse) send(name, id string, v any) error {
@@ -160,6 +160,12 @@ func (e *sse) send(name, id string, v any) error {
 func (e *sse) write(text string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if !e.begun {
+		e.begun = true
+		e.hc.SetHeader("Content-Type", "text/event-stream")
+		e.hc.SetHeader("Cache-Control", "no-store")
+		e.hc.SetStatus(http.StatusOK)
+	}
 	if _, err := e.hc.BodyWriter().Write([]byte(text)); err != nil {
 		return err
 	}

@@ -345,11 +345,7 @@ func port(l net.Listener) int {
 }
 
 func (a *App) startDataPlane(context.Context) error {
-	a.background("feed", func(ctx context.Context) {
-		changes := a.cache.Changes(ctx)
-		a.feed.Load()
-		a.feed.Run(ctx, changes)
-	})
+	a.background("feed", a.feed.Run)
 	a.proxy = proxy.New(proxy.Config{
 		Table: a.table, Pages: web.NewPages(), Headers: a.config.Headers, ReleaseHeader: a.config.ReleaseHeader,
 		TrustedProxies: a.config.TrustedProxies, Logger: a.log,

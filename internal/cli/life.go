@@ -25,7 +25,11 @@ func (c *command) openCommand() *cobra.Command {
 			if env.URL == "" && len(env.URLs) == 0 {
 				return dayfly.Errorf(dayfly.CodeNotFound, "environment %s has no public address: no service has a port that speaks HTTP", env.Name)
 			}
-			c.showAddresses(env)
+			if done, err := c.machine(env); err != nil {
+				return err
+			} else if !done {
+				c.showAddresses(env)
+			}
 			if env.URL != "" {
 				browse(cmd.Context(), env.URL)
 			}

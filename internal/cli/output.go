@@ -48,6 +48,10 @@ func (c *command) machine(v any) (bool, error) {
 		if err != nil {
 			return true, err
 		}
+		if c.documents > 0 {
+			b = append([]byte("---\n"), b...)
+		}
+		c.documents++
 		_, err = c.Out.Write(b)
 		return true, err
 	}

@@ -41,6 +41,8 @@ type command struct {
 	server  string
 	token   string
 	output  string
+	// documents is how many YAML documents were written: a line parts them.
+	documents int
 }
 
 func (c *command) client() *client.Client { return client.New(c.server, c.token) }

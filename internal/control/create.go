@@ -43,13 +43,28 @@ func (c *Control) CreateEnvironment(ctx context.Context, req dayfly.EnvironmentR
 		spec.Branch = info.DefaultBranch
 		spec.Name = dayfly.EnvironmentName(c.config.NamePattern, p.Name, spec.Branch)
 	}
+	usual := spec.Name
 	if !named {
-		if there, ok := registry.Lookup(c.cache, registry.Environments, spec.Name); ok &&
-			(there.Value.Spec.Branch != spec.Branch || there.Value.Spec.Project != spec.Project) {
-			spec.Name = dayfly.WithSuffix(spec.Name, p.Name+"/"+spec.Branch)
+		spec.Name = c.ownName(usual, spec)
+	}
+	env, made, err := c.put(ctx, p, spec, "", req.Token, 0, false)
+	if !named && spec.Name == usual && dayfly.ErrorCode(err) == dayfly.CodeConflict {
+		// Another branch with this slug may have been quicker.
+		if spec.Name = c.ownName(usual, spec); spec.Name != usual {
+			return c.put(ctx, p, spec, "", req.Token, 0, false)
 		}
 	}
-	return c.put(ctx, p, spec, "", req.Token, 0, false)
+	return env, made, err
+}
+
+// ownName gives the name for an environment whose user gave none: the usual one,
+// with a suffix where that belongs to another branch.
+func (c *Control) ownName(usual string, spec dayfly.EnvironmentSpec) string {
+	there, ok := registry.Lookup(c.cache, registry.Environments, usual)
+	if ok && (there.Value.Spec.Branch != spec.Branch || there.Value.Spec.Project != spec.Project) {
+		return dayfly.WithSuffix(usual, spec.Project+"/"+spec.Branch)
+	}
+	return usual
 }
 
 // PutEnvironment makes the environment of an environment file, or changes the one
@@ -76,8 +91,9 @@ func (c *Control) PutEnvironment(ctx context.Context, name string, spec dayfly.E
 
 // put writes an environment as asked and resolved. An existing one with another
 // content is changed when replace is set, and a conflict otherwise.
-func (c *Control) put(ctx context.Context, p dayfly.Project, spec dayfly.EnvironmentSpec, origin string, token dayfly.Secret, ifMatch int64, replace bool) (dayfly.Environment, bool, error) {
+func (c *Control) put(ctx context.Context, p dayfly.Project, spec dayfly.EnvironmentSpec, origin string, own dayfly.Secret, ifMatch int64, replace bool) (dayfly.Environment, bool, error) {
 	none := dayfly.Environment{}
+	token := own
 	if err := dayfly.ValidName(spec.Name); err != nil {
 		return none, false, dayfly.Invalid(dayfly.Problem{Field: "name", Message: err.Error()})
 	}
@@ -130,14 +146,44 @@ func (c *Control) put(ctx context.Context, p dayfly.Project, spec dayfly.Environ
 		ops = append(ops, registry.Update(registry.Environments, spec.Name, rec, there.Revision))
 	} else {
 		ops = append(ops,
+			registry.Require(registry.Projects, p.Name, p.Revision),
 			registry.Create(registry.Environments, spec.Name, rec),
 			registry.Create(registry.Releases, spec.Name, release.State{Format: dayfly.Format, Services: map[string][]release.Target{}}))
 	}
+	if token.IsZero() {
+		if token, err = c.token(rec.Credential); err != nil {
+			return none, false, err
+		}
+	}
 	if err := c.settle(ctx, p, rec, before, c.tokenOf(token, p), ops); err != nil {
+		if !exists && dayfly.ErrorCode(err) == dayfly.CodeConflict {
+			// Somebody who asked for the same name was quicker: then this is a repeated
+			// request, or a conflict with what he made of it.
+			quicker, lookErr := c.appeared(ctx, spec.Name)
+			if lookErr != nil {
+				return none, false, lookErr
+			}
+			if quicker {
+				return c.put(ctx, p, spec, origin, own, ifMatch, replace)
+			}
+		}
 		return none, false, err
 	}
 	env, err := c.Environment(ctx, spec.Name)
 	return env, !exists, err
+}
+
+// appeared says whether there is an environment of this name by now, which the cache
+// may not have heard of before.
+func (c *Control) appeared(ctx context.Context, name string) (bool, error) {
+	there, err := registry.Get(ctx, c.store, registry.Environments, name)
+	switch {
+	case dayfly.ErrorCode(err) == dayfly.CodeNotFound:
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return true, c.cache.Wait(ctx, there.Revision)
 }
 
 // settle resolves rec and commits ops together with the resolution, its hosts and
@@ -258,6 +304,33 @@ func (c *Control) freeAddress(chosen map[string]bool) (string, error) {
 // Refresh resolves an environment again and writes what changed. One that changed
 // lives on from now.
 func (c *Control) Refresh(ctx context.Context, name string) error {
+	for attempt := 0; ; attempt++ {
+		err := c.refresh(ctx, name)
+		var conflict *registry.Conflict
+		if !errors.As(err, &conflict) {
+			return err
+		}
+		if conflict.Kind == registry.Hosts.Name() {
+			return c.hostTaken(conflict.Key)
+		}
+		// Somebody else changed or refreshed it at the same moment.
+		if attempt == 5 {
+			return changedMeanwhile(name)
+		}
+		if _, err := c.appeared(ctx, name); err != nil {
+			return err
+		}
+		res, err := registry.Get(ctx, c.store, registry.Resolutions, name)
+		if err == nil {
+			err = c.cache.Wait(ctx, res.Revision)
+		}
+		if err != nil && dayfly.ErrorCode(err) != dayfly.CodeNotFound {
+			return err
+		}
+	}
+}
+
+func (c *Control) refresh(ctx context.Context, name string) error {
 	rec, ok := registry.Lookup(c.cache, registry.Environments, name)
 	if !ok || rec.Value.Deleting {
 		return nil
@@ -276,9 +349,10 @@ func (c *Control) Refresh(ctx context.Context, name string) error {
 		return err
 	}
 	token := c.tokenOf(own, p)
+	chosen := map[string]bool{}
 	res, err := c.resolver.Resolve(ctx, resolve.Input{
 		Project: p, Record: rec.Value, Token: token, Credential: cmp.Or(rec.Value.Credential, p.Credential), Previous: previous,
-		Address: func() (string, error) { return c.freeAddress(map[string]bool{}) },
+		Address: func() (string, error) { return c.freeAddress(chosen) },
 	})
 	if err != nil {
 		return err

@@ -144,7 +144,13 @@ func (c *Control) Expire(ctx context.Context) (ended []string, err error) {
 		if !status.Expired(r.Value, now) {
 			continue
 		}
-		if _, err := c.deleteRecord(ctx, r); err != nil {
+		rec := r.Value
+		rec.Deleting = true
+		err := c.commit(ctx, registry.Update(registry.Environments, r.Key, rec, r.Revision))
+		switch {
+		case dayfly.ErrorCode(err) == dayfly.CodeConflict:
+			continue // renewed or deleted at the same moment: the next time will see
+		case err != nil:
 			return ended, err
 		}
 		ended = append(ended, r.Key)
@@ -152,18 +158,30 @@ func (c *Control) Expire(ctx context.Context) (ended []string, err error) {
 	return ended, nil
 }
 
+// deleteRecord marks a record as on its way out, also when somebody changes it at the
+// same moment, and gives the environment as it was then.
 func (c *Control) deleteRecord(ctx context.Context, r registry.Record[dayfly.EnvironmentRecord]) (dayfly.Environment, error) {
 	for !r.Value.Deleting {
 		rec := r.Value
 		rec.Deleting = true
-		err := c.commit(ctx, registry.Update(registry.Environments, r.Key, rec, r.Revision))
-		if err != nil && dayfly.ErrorCode(err) != dayfly.CodeConflict {
+		revision, err := registry.Commit(ctx, c.store, registry.Update(registry.Environments, r.Key, rec, r.Revision))
+		if err == nil {
+			// It may be gone by the time the cache has heard of it.
+			r.Value, r.Revision = rec, revision
+			if err := c.cache.Wait(ctx, revision); err != nil {
+				return dayfly.Environment{}, err
+			}
+			break
+		}
+		if dayfly.ErrorCode(err) != dayfly.CodeConflict {
 			return dayfly.Environment{}, err
 		}
-		// Somebody renewed it at the same moment: whoever deletes means it all the same.
 		fresh, err := registry.Get(ctx, c.store, registry.Environments, r.Key)
-		if err != nil || fresh.Value.ID != r.Value.ID {
+		if err != nil {
 			return dayfly.Environment{}, err
+		}
+		if fresh.Value.ID != r.Value.ID {
+			return dayfly.Environment{}, dayfly.Errorf(dayfly.CodeNotFound, "environment %s is gone; there is another one of its name now", r.Key)
 		}
 		r = fresh
 	}
@@ -220,7 +238,8 @@ func (c *Control) Instances(_ context.Context, service string) ([]dayfly.Instanc
 	return list, nil
 }
 
-// Events gives what happened to an environment, oldest first.
+// Events gives what happened to an environment, oldest first. With Follow it goes on
+// until ctx ends or the environment is gone.
 func (c *Control) Events(ctx context.Context, name string, o dayfly.EventOptions) iter.Seq2[dayfly.Event, error] {
 	return func(yield func(dayfly.Event, error) bool) {
 		id, err := c.environmentID(name, o.Deleted)
@@ -228,9 +247,9 @@ func (c *Control) Events(ctx context.Context, name string, o dayfly.EventOptions
 			yield(dayfly.Event{}, err)
 			return
 		}
-		if o.Follow {
+		if o.Follow && !o.Deleted {
 			for e, err := range registry.WatchEvents(ctx, c.store, id, o.After) {
-				if !yield(e, err) || err != nil {
+				if !yield(e, err) || err != nil || e.Service == "" && e.Reason == dayfly.ReasonDeleted {
 					return
 				}
 			}

@@ -2,6 +2,8 @@ package control
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/dayfly-dev/dayfly"
@@ -45,9 +47,21 @@ func (h *hub) tell(name string) {
 	}
 }
 
+// tellAll wakes everybody.
+func (h *hub) tellAll() {
+	h.mu.Lock()
+	names := slices.Collect(maps.Keys(h.waiters))
+	h.mu.Unlock()
+	for _, name := range names {
+		h.tell(name)
+	}
+}
+
 // Run passes changes of the state on to those who wait, until ctx ends.
 func (c *Control) Run(ctx context.Context) {
-	for change := range c.cache.Changes(ctx) {
+	changes := c.cache.Changes(ctx)
+	c.hub.tellAll() // of what changed since they looked and before changes began
+	for change := range changes {
 		switch change.Kind {
 		case registry.Environments.Name(), registry.Resolutions.Name(), registry.Releases.Name():
 			c.hub.tell(change.Key)

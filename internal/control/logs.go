@@ -20,6 +20,9 @@ func (c *Control) Logs(ctx context.Context, name string, q dayfly.LogQuery) iter
 			yield(dayfly.LogLine{}, err)
 			return
 		}
+		if r, err := c.record(name); err == nil {
+			name = r.Key // what changes are told of by
+		}
 		if err := c.hasService(name, id, q.Service); err != nil {
 			yield(dayfly.LogLine{}, err)
 			return
@@ -39,12 +42,29 @@ func (c *Control) Logs(ctx context.Context, name string, q dayfly.LogQuery) iter
 			}
 		}
 		slices.SortStableFunc(lines, func(a, b dayfly.LogLine) int { return a.Time.Compare(b.Time) })
-		for _, line := range lines {
+		for _, line := range lastOf(lines, q.Tail) {
 			if !yield(line, nil) {
 				return
 			}
 		}
 	}
+}
+
+// lastOf keeps the last tail lines of each service, which may have had several
+// deployments; 0 keeps all.
+func lastOf(lines []dayfly.LogLine, tail int) []dayfly.LogLine {
+	if tail <= 0 {
+		return lines
+	}
+	kept := map[string]int{}
+	var last []dayfly.LogLine
+	for _, line := range slices.Backward(lines) {
+		if kept[line.Service]++; kept[line.Service] <= tail {
+			last = append(last, line)
+		}
+	}
+	slices.Reverse(last)
+	return last
 }
 
 // hasService refuses the name of a service that the environment does not have.

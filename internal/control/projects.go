@@ -58,8 +58,10 @@ func (c *Control) CreateProject(ctx context.Context, req dayfly.ProjectRequest) 
 	}
 	if err := c.commit(ctx, append(ops, registry.Create(registry.Projects, p.Name, p))...); err != nil {
 		if dayfly.ErrorCode(err) == dayfly.CodeConflict {
-			if there, ok := registry.Lookup(c.cache, registry.Projects, p.Name); ok && there.Value.Repo == repo {
-				return project(there), false, nil
+			// The cache may not have heard of one that was made at the same moment.
+			there, lookErr := registry.Get(ctx, c.store, registry.Projects, p.Name)
+			if lookErr == nil && there.Value.Repo == repo {
+				return project(there), false, c.cache.Wait(ctx, there.Revision)
 			}
 			err = dayfly.Errorf(dayfly.CodeConflict, "project %s exists already: choose another name with its own --repo", p.Name)
 		}
@@ -109,7 +111,7 @@ func (c *Control) DeleteProject(ctx context.Context, name string) error {
 	if len(has) > 0 {
 		return dayfly.Errorf(dayfly.CodeConflict, "project %s has environments: delete them first (dayfly delete %s)", p.Name, strings.Join(has, " "))
 	}
-	ops := []registry.Op{registry.Delete(registry.Projects, p.Name)}
+	ops := []registry.Op{registry.DeleteIf(registry.Projects, p.Name, p.Revision)}
 	if p.Credential != "" {
 		ops = append(ops, registry.Delete(registry.Credentials, p.Credential))
 	}

@@ -35,7 +35,6 @@ func New(cache *registry.Cache, table *route.Table, log *slog.Logger) *Feed {
 
 // Load applies everything that the cache holds now.
 func (f *Feed) Load() {
-	revision := f.cache.Revision()
 	for p := range registry.All(f.cache, registry.Projects) {
 		f.apply(registry.Projects.Name(), p.Key)
 	}
@@ -48,17 +47,21 @@ func (f *Feed) Load() {
 	for e := range registry.All(f.cache, registry.Environments) {
 		f.environment(e.Key)
 	}
-	f.reached(revision)
 }
 
-// Run applies changes until ctx ends. changes must have begun before Load.
-func (f *Feed) Run(ctx context.Context, changes func(yield func(registry.Change) bool)) {
+// Run loads, and applies changes until ctx ends.
+func (f *Feed) Run(ctx context.Context) {
+	changes := f.cache.ChangesAndProgress(ctx)
+	f.Load()
 	for c := range changes {
 		if ctx.Err() != nil {
 			return
 		}
+		if c.Kind == "" {
+			f.reached(c.Revision)
+			continue
+		}
 		f.apply(c.Kind, c.Key)
-		f.reached(c.Revision)
 	}
 }
 
@@ -119,8 +122,9 @@ func (f *Feed) apply(kind, key string) {
 // deployment sets the endpoints of a deployment: the healthy ones, or where there
 // is none those that may still answer.
 func (f *Feed) deployment(id string) {
+	_, wanted := registry.Lookup(f.cache, registry.Deployments, id)
 	st, ok := registry.Lookup(f.cache, registry.Observed, id)
-	if !ok {
+	if !wanted || !ok {
 		return // its endpoints go with the deployment's record
 	}
 	var healthy, doubtful []route.Endpoint

@@ -9,19 +9,22 @@
 package logfile
 
 import (
-	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"iter"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,7 +60,9 @@ type Options struct {
 }
 
 // Read gives the lines of a file, oldest first. A file that is not there has none,
-// and is waited for with Follow.
+// and is waited for with Follow. A reader that is slower than the writer for so long that
+// the file was bounded before its eyes goes on with the first whole line that is left.
+// Following ends with ctx, with Done, or when the file has been removed.
 func Read(ctx context.Context, path string, o Options) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
 		f, err := open(ctx, path, o)
@@ -68,17 +73,20 @@ func Read(ctx context.Context, path string, o Options) iter.Seq2[Line, error] {
 			return
 		}
 		defer f.Close()
-		marks := readIndex(path)
-		offset, err := begin(f, marks, o)
+		marks, err := presentMarks(f, path)
 		if err != nil {
 			yield(Line{}, err)
 			return
 		}
-		r := &reader{f: f, offset: offset}
+		r, err := begin(f, marks, o)
+		if err != nil {
+			yield(Line{}, err)
+			return
+		}
 		for {
-			finished := o.Done != nil && o.Done() // asked before reading, so that nothing written before it is missed
-			for {
-				at := r.offset
+			// Asked before reading, so that nothing written before it is missed.
+			finished := o.Done != nil && o.Done() || removed(f)
+			for ctx.Err() == nil {
 				text, ok, err := r.line(!o.Follow || finished)
 				if err != nil {
 					yield(Line{}, err)
@@ -87,7 +95,7 @@ func Read(ctx context.Context, path string, o Options) iter.Seq2[Line, error] {
 				if !ok {
 					break
 				}
-				if !yield(Line{Time: timeAt(marks, at, o.Follow), Text: text}, nil) {
+				if !yield(Line{Time: timeAt(marks, r.offset, r.modified), Text: text}, nil) {
 					return
 				}
 			}
@@ -98,7 +106,6 @@ func Read(ctx context.Context, path string, o Options) iter.Seq2[Line, error] {
 			case <-ctx.Done():
 				return
 			case <-time.After(poll):
-				marks = appendIndex(path, marks)
 			}
 		}
 	}
@@ -107,13 +114,14 @@ func Read(ctx context.Context, path string, o Options) iter.Seq2[Line, error] {
 // open opens the file, and waits for it when it is to be followed.
 func open(ctx context.Context, path string, o Options) (*os.File, error) {
 	for {
+		finished := o.Done != nil && o.Done() // asked before looking, as in Read
 		f, err := os.Open(path)
 		switch {
 		case err == nil:
 			return f, nil
 		case !errors.Is(err, fs.ErrNotExist):
 			return nil, err
-		case !o.Follow || o.Done != nil && o.Done():
+		case !o.Follow || finished:
 			return nil, nil
 		}
 		select {
@@ -124,12 +132,37 @@ func open(ctx context.Context, path string, o Options) (*os.File, error) {
 	}
 }
 
-// begin finds the offset of the first line to give.
-func begin(f *os.File, marks []mark, o Options) (int64, error) {
-	start, err := dataStart(f)
+// removed says whether a file has no name any more.
+func removed(f *os.File) bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(f.Fd()), &st) == nil && st.Nlink == 0
+}
+
+// presentMarks are the marks of the index and one for what the file is now, so that
+// also lines behind the last mark have a time.
+func presentMarks(f *os.File, path string) ([]mark, error) {
+	info, err := f.Stat()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
+	marks := readIndex(path)
+	if n := len(marks); n > 0 && marks[n-1].offset > info.Size() {
+		marks = nil // of what the file was before somebody cut it
+	}
+	if n := len(marks); info.Size() > 0 && (n == 0 || marks[n-1].offset < info.Size()) {
+		at := info.ModTime()
+		if n > 0 && at.Before(marks[n-1].time) {
+			at = marks[n-1].time
+		}
+		marks = append(marks, mark{at, info.Size()})
+	}
+	return marks, nil
+}
+
+// begin makes a reader that stands at the first line to give.
+func begin(f *os.File, marks []mark, o Options) (*reader, error) {
+	data := dataStart(f)
+	start := data
 	if !o.Since.IsZero() {
 		for _, m := range marks {
 			if m.time.After(o.Since) {
@@ -137,49 +170,45 @@ func begin(f *os.File, marks []mark, o Options) (int64, error) {
 			}
 			start = max(start, m.offset)
 		}
-		if start > 0 {
-			if start, err = nextLine(f, start); err != nil {
-				return 0, err
-			}
+		// A line that was there in part is one that came after it.
+		var err error
+		if start, err = lineStart(f, start, data); err != nil {
+			return nil, err
 		}
 	}
 	if o.Tail > 0 {
-		tail, err := tailStart(f, o.Tail, start)
-		return max(tail, start), err
+		var err error
+		if start, err = tailStart(f, o.Tail, start); err != nil {
+			return nil, err
+		}
 	}
-	return start, nil
+	return &reader{f: f, offset: start, skip: data > 0 && start == data}, nil
 }
 
-// dataStart is the offset of the first whole line behind the hole at the front.
-func dataStart(f *os.File) (int64, error) {
+// dataStart is the offset of the first byte behind the hole at the front.
+func dataStart(f *os.File) int64 {
 	start, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_DATA)
-	switch {
-	case errors.Is(err, unix.ENXIO):
-		return 0, nil // empty
-	case err != nil:
-		return 0, nil //nolint:nilerr // the file system knows no holes
-	case start == 0:
-		return 0, nil
+	if err != nil {
+		return 0 // the file is empty, or its file system knows no holes
 	}
-	return nextLine(f, start)
+	return start
 }
 
-// nextLine is the offset behind the first line end at or behind offset-1.
-func nextLine(f *os.File, offset int64) (int64, error) {
+// lineStart is the offset at which the line begins that goes on at an offset.
+func lineStart(f *os.File, offset, least int64) (int64, error) {
 	buf := make([]byte, 4096)
-	for at := offset - 1; ; {
-		n, err := f.ReadAt(buf, at)
-		if i := bytes.IndexByte(buf[:n], '\n'); i >= 0 {
-			return at + int64(i) + 1, nil
-		}
-		at += int64(n)
-		if err == io.EOF {
-			return at, nil
-		}
-		if err != nil {
+	for offset > least {
+		size := min(int64(len(buf)), offset-least)
+		n, err := f.ReadAt(buf[:size], offset-size)
+		if err != nil && !errors.Is(err, io.EOF) {
 			return 0, err
 		}
+		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
+			return offset - size + int64(i) + 1, nil
+		}
+		offset -= size
 	}
+	return offset, nil
 }
 
 // tailStart is the offset of the n-th last line, found from the end.
@@ -189,67 +218,132 @@ func tailStart(f *os.File, n int, least int64) (int64, error) {
 		return 0, err
 	}
 	end := info.Size()
-	buf := make([]byte, 32<<10)
-	lines := 0
-	for at := end; at > least; {
-		size := min(int64(len(buf)), at-least)
-		at -= size
-		if _, err := f.ReadAt(buf[:size], at); err != nil && err != io.EOF {
+	for lines := 0; end > least; {
+		start, err := lineStart(f, end-1, least) // end-1 is the line's own end
+		if err != nil {
 			return 0, err
 		}
-		for i := size - 1; i >= 0; i-- {
-			if buf[i] == '\n' && at+i != end-1 {
-				if lines++; lines == n {
-					return at + i + 1, nil
-				}
-			}
+		pieces := []int64{start}
+		if end-start > maxLine {
+			pieces = pieceStarts(f, start, end)
 		}
+		if lines+len(pieces) >= n {
+			return pieces[len(pieces)-(n-lines)], nil
+		}
+		lines += len(pieces)
+		end = start
 	}
 	return least, nil
 }
 
+// pieceStarts are the offsets of the pieces in which a long line is given.
+func pieceStarts(f *os.File, start, end int64) []int64 {
+	starts := []int64{start}
+	for r := (&reader{f: f, offset: start}); ; {
+		if _, ok, err := r.line(true); err != nil || !ok || r.offset >= end {
+			return starts
+		}
+		starts = append(starts, r.offset)
+	}
+}
+
 // reader reads lines from an offset on.
 type reader struct {
-	f      *os.File
-	offset int64 // of the next line
-	buf    []byte
+	f        *os.File
+	offset   int64 // of the next line
+	buf      []byte
+	chunk    []byte
+	skip     bool      // the offset is behind a hole, in the middle of a line
+	modified time.Time // when the file had at least what buf has
 }
 
 // line gives the next line; ok is false where there is none yet. One without an end
-// counts when last is set.
+// counts when last is set. A line that is too long is given in pieces.
 func (r *reader) line(last bool) (text string, ok bool, err error) {
 	for {
-		if i := bytes.IndexByte(r.buf, '\n'); i >= 0 {
-			text, r.buf = clean(r.buf[:i]), r.buf[i+1:]
-			r.offset += int64(i) + 1
-			return text, true, nil
-		}
-		if len(r.buf) >= maxLine {
-			text, r.buf = clean(r.buf[:maxLine]), r.buf[maxLine:]
-			r.offset += maxLine
-			return text, true, nil
-		}
-		chunk := make([]byte, 32<<10)
-		n, err := r.f.ReadAt(chunk, r.offset+int64(len(r.buf)))
-		r.buf = append(r.buf, chunk[:n]...)
-		if err != nil && err != io.EOF {
-			return "", false, err
-		}
-		if n == 0 {
-			if last && len(r.buf) > 0 {
-				text = clean(r.buf)
-				r.offset += int64(len(r.buf))
-				r.buf = nil
-				return text, true, nil
+		if i := bytes.IndexByte(r.buf[:min(len(r.buf), maxLine+1)], '\n'); i >= 0 {
+			if line := r.take(i + 1); !r.skip {
+				return clean(bytes.TrimSuffix(line[:i], []byte("\r"))), true, nil
 			}
-			return "", false, nil
+			r.skip = false
+			continue
+		}
+		if len(r.buf) > maxLine {
+			if piece := r.take(pieceEnd(r.buf)); !r.skip {
+				return clean(piece), true, nil
+			}
+			r.skip = false // a line that long is given in pieces anyway
+			continue
+		}
+		switch n, err := r.fill(); {
+		case err != nil:
+			return "", false, err
+		case n > 0:
+			continue
+		case last && len(r.buf) > 0 && !r.skip:
+			return clean(r.take(len(r.buf))), true, nil
+		}
+		return "", false, nil
+	}
+}
+
+// take moves on by n bytes.
+func (r *reader) take(n int) []byte {
+	part := r.buf[:n]
+	r.buf = r.buf[n:]
+	r.offset += int64(n)
+	return part
+}
+
+// fill reads more of the file; 0 = there is no more.
+func (r *reader) fill() (int, error) {
+	if r.chunk == nil {
+		r.chunk = make([]byte, 32<<10)
+	}
+	for {
+		at := r.offset + int64(len(r.buf))
+		n, err := r.f.ReadAt(r.chunk, at)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return 0, err
+		}
+		// What was freed reads as zeros. Programs write zeros, too, so it is the
+		// file system that has to say, after the read.
+		if bytes.IndexByte(r.chunk[:n], 0) >= 0 {
+			if data := dataStart(r.f); data > at {
+				r.buf, r.offset, r.skip = nil, data, true
+				continue
+			}
+		}
+		info, err := r.f.Stat()
+		if err != nil {
+			return 0, err
+		}
+		if n == 0 && info.Size() < at {
+			// Somebody cut the file: it begins anew.
+			r.buf, r.offset, r.skip = nil, 0, false
+			if info.Size() > 0 {
+				continue
+			}
+		}
+		r.modified = info.ModTime()
+		r.buf = append(r.buf, r.chunk[:n]...)
+		return n, nil
+	}
+}
+
+// pieceEnd is where to cut a line that is too long, without cutting a character.
+func pieceEnd(line []byte) int {
+	for end := maxLine; end > maxLine-utf8.UTFMax; end-- {
+		if utf8.RuneStart(line[end]) {
+			return end
 		}
 	}
+	return maxLine
 }
 
 // clean makes a line safe to show.
 func clean(line []byte) string {
-	text := strings.ToValidUTF8(strings.TrimSuffix(string(line), "\r"), "\uFFFD")
+	text := strings.ToValidUTF8(string(line), "\uFFFD")
 	return strings.ReplaceAll(text, "\x00", "")
 }
 
@@ -271,69 +365,140 @@ type mark struct {
 	offset int64
 }
 
-func readIndex(path string) []mark { return appendIndex(path, nil) }
+// maxIndex is the length in bytes from which on an index is thinned out.
+const maxIndex = 64 << 10
 
-// appendIndex reads what the index has beyond the marks that are known.
-func appendIndex(path string, marks []mark) []mark {
-	f, err := os.Open(path + ".idx")
+// readIndex gives the marks of a file. What is damaged is left out.
+func readIndex(path string) []mark {
+	text, err := os.ReadFile(path + indexSuffix)
 	if err != nil {
-		return marks
+		return nil
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	known := len(marks)
-	for i := 0; lines.Scan(); i++ {
-		if i < known {
+	var marks []mark
+	for line := range strings.Lines(string(text)) {
+		m, ok := parseMark(line)
+		if !ok {
 			continue
 		}
-		var at, offset int64
-		if n, _ := fmt.Sscanf(lines.Text(), "%d %d", &at, &offset); n == 2 {
-			marks = append(marks, mark{time.UnixMilli(at), offset})
+		if n := len(marks); n > 0 {
+			if m.offset <= marks[n-1].offset {
+				continue
+			}
+			if m.time.Before(marks[n-1].time) {
+				m.time = marks[n-1].time // somebody set the clock back
+			}
 		}
+		marks = append(marks, m)
 	}
 	return marks
 }
 
-// timeAt is when the file had grown beyond an offset: the time of the first mark behind it.
-func timeAt(marks []mark, offset int64, following bool) time.Time {
-	i, _ := slices.BinarySearchFunc(marks, offset, func(m mark, offset int64) int {
-		if m.offset <= offset {
-			return -1
-		}
-		return 1
-	})
-	if i < len(marks) {
+const indexSuffix = ".idx"
+
+// parseMark reads a line of an index: milliseconds since 1970, and the length in bytes.
+func parseMark(line string) (mark, bool) {
+	line, whole := strings.CutSuffix(line, "\n")
+	first, second, _ := strings.Cut(line, " ")
+	at, err1 := strconv.ParseInt(first, 10, 64)
+	offset, err2 := strconv.ParseInt(second, 10, 64)
+	return mark{time.UnixMilli(at), offset}, whole && err1 == nil && err2 == nil && offset > 0
+}
+
+func (m mark) String() string { return fmt.Sprintf("%d %d\n", m.time.UnixMilli(), m.offset) }
+
+// timeAt is when the file had grown to an offset: the time of the first mark that has it, or else the
+// time at which the file was seen to have it.
+func timeAt(marks []mark, offset int64, seen time.Time) time.Time {
+	i, _ := slices.BinarySearchFunc(marks, offset, func(m mark, offset int64) int { return cmp.Compare(m.offset, offset) })
+	switch n := len(marks); {
+	case i < n:
 		return marks[i].time
+	case n > 0 && seen.Before(marks[n-1].time):
+		return marks[n-1].time
 	}
-	if following || len(marks) == 0 || i == len(marks) {
-		return time.Now()
-	}
-	return marks[len(marks)-1].time
+	return seen
 }
 
 // Sample notes in the index that the file has its present length now, if it has grown
-// since the last time, and bounds the file to max bytes on disk. Call it about once a
+// since the last time, and bounds the file to limit bytes on disk. Call it about once a
 // second for every file that may grow.
 func Sample(path string, limit int64) error {
+	err := note(path)
+	if err == nil {
+		err = Bound(path, limit)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // not there yet, or removed meanwhile
+	}
+	return err
+}
+
+// note writes a mark if the file has grown since the last one. It reads the end of the index
+// only, because it is called often.
+func note(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
 		return err
 	}
-	marks := readIndex(path)
-	if len(marks) == 0 && info.Size() > 0 || len(marks) > 0 && marks[len(marks)-1].offset < info.Size() {
-		idx, err := os.OpenFile(path+".idx", os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(idx, "%d %d\n", info.ModTime().UnixMilli(), info.Size())
-		if err := errors.Join(err, idx.Close()); err != nil {
-			return err
+	idx, err := os.OpenFile(path+indexSuffix, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	defer idx.Close()
+	size, err := idx.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	end := make([]byte, min(size, 64)) // longer than any mark
+	if _, err := idx.ReadAt(end, size-int64(len(end))); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	text := mark{info.ModTime(), info.Size()}.String()
+	if len(end) > 0 && end[len(end)-1] != '\n' {
+		text = "\n" + text // the last one was cut off by a crash
+	} else if last, ok := parseMark(string(end[bytes.LastIndexByte(bytes.TrimSuffix(end, []byte("\n")), '\n')+1:])); ok {
+		switch {
+		case last.offset == info.Size():
+			return nil
+		case last.offset > info.Size(): // somebody cut the file: its marks mean nothing
+			if err := idx.Truncate(0); err != nil {
+				return err
+			}
+			size = 0
 		}
 	}
-	return Bound(path, limit)
+	if info.Size() == 0 {
+		return nil
+	}
+	if _, err := idx.WriteString(text); err != nil {
+		return err
+	}
+	if size > maxIndex {
+		return thin(path)
+	}
+	return nil
+}
+
+// thin makes an index shorter: marks of what was freed go, and every second one of the rest.
+func thin(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	data := dataStart(f)
+	f.Close()
+	var text strings.Builder
+	marks := readIndex(path)
+	for i, m := range marks {
+		if m.offset > data && (len(marks)-1-i)%2 == 0 {
+			text.WriteString(m.String())
+		}
+	}
+	idx := path + indexSuffix
+	if err := os.WriteFile(idx+".new", []byte(text.String()), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(idx+".new", idx)
 }
 
 // Bound frees the oldest part of a file, so that at most limit bytes stay on disk. A
@@ -352,10 +517,11 @@ func Bound(path string, limit int64) error {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return err
 	}
-	const block = 4096
 	if st.Blocks*512 <= limit+limit/8 {
 		return nil // freed in larger parts, not for every line
 	}
+	// A part of a block is not freed but overwritten.
+	block := max(4096, int64(st.Blksize)) //nolint:unconvert // it has another type on other processors
 	keep := (st.Size - limit) / block * block
 	if keep <= 0 {
 		return nil
@@ -364,11 +530,17 @@ func Bound(path string, limit int64) error {
 	if !errors.Is(err, unix.EOPNOTSUPP) {
 		return err
 	}
-	rest := make([]byte, st.Size-keep)
-	n, err := f.ReadAt(rest, keep)
-	if err != nil && !errors.Is(err, io.EOF) {
+	return copyRest(f, path, keep)
+}
+
+// copyRest bounds a file where holes cannot be: the file is written again from the first line at or
+// behind an offset on.
+func copyRest(f *os.File, path string, keep int64) error {
+	rest, err := io.ReadAll(io.NewSectionReader(f, keep-1, math.MaxInt64-keep))
+	if err != nil {
 		return err
 	}
+	rest = rest[bytes.IndexByte(rest, '\n')+1:]
 	if err := f.Truncate(0); err != nil {
 		return err
 	}
@@ -376,6 +548,10 @@ func Bound(path string, limit int64) error {
 	if err != nil {
 		return err
 	}
-	_, err = appendTo.Write(rest[:n])
-	return errors.Join(err, appendTo.Close(), os.Remove(path+".idx"))
+	_, err = appendTo.Write(rest)
+	err = errors.Join(err, appendTo.Close())
+	if gone := os.Remove(path + indexSuffix); !errors.Is(gone, fs.ErrNotExist) {
+		err = errors.Join(err, gone)
+	}
+	return err
 }

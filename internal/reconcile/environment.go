@@ -193,7 +193,7 @@ func (r *Reconciler) tellStep(ctx context.Context, state status.Input, s plan.St
 	case plan.Retire:
 		e.Reason, e.Message = "retire", "stopping "+s.Service
 	case plan.Forget:
-		e.Reason, e.Message = "deleted", "the environment is gone"
+		e.Reason, e.Message = dayfly.ReasonDeleted, "the environment is gone"
 	default:
 		return
 	}

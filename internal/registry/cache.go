@@ -157,7 +157,7 @@ func (c *Cache) publish(revision int64, changes []Change) {
 	defer c.mu.Unlock()
 	c.view.Store(c.builder.publish(revision))
 	for s := range c.subscribers {
-		s.add(changes)
+		s.add(revision, changes)
 	}
 	for w := range c.waiters {
 		if revision >= w.revision {

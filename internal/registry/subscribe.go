@@ -19,9 +19,17 @@ type Change struct {
 // tells of can be looked up already. A reader that falls behind is not waited for:
 // changes of the same record are then merged into one, with the newest revision, in
 // the place of the first of them; so what waits never is more than there are records.
-func (c *Cache) Changes(ctx context.Context) iter.Seq[Change] {
-	s := &subscriber{pending: map[changeKey]Change{}, wake: make(chan struct{}, 1)}
+func (c *Cache) Changes(ctx context.Context) iter.Seq[Change] { return c.changes(ctx, false) }
+
+// ChangesAndProgress is Changes for those who have to know how far they are, which the
+// revisions of merged changes do not tell: whenever everything has been given, a Change
+// without Kind says up to which revision, also where no record changed.
+func (c *Cache) ChangesAndProgress(ctx context.Context) iter.Seq[Change] { return c.changes(ctx, true) }
+
+func (c *Cache) changes(ctx context.Context, progress bool) iter.Seq[Change] {
+	s := &subscriber{progress: progress, told: -1, pending: map[changeKey]Change{}, wake: make(chan struct{}, 1)}
 	c.mu.Lock()
+	s.known = c.Revision()
 	c.subscribers[s] = true
 	c.mu.Unlock()
 	leave := func() {
@@ -58,13 +66,17 @@ type subscriber struct {
 	order   []changeKey
 	pending map[changeKey]Change
 	wake    chan struct{}
+
+	progress    bool  // is given
+	known, told int64 // revision up to which changes are here, and were said to be
 }
 
-func (s *subscriber) add(changes []Change) {
-	if len(changes) == 0 {
+func (s *subscriber) add(revision int64, changes []Change) {
+	if len(changes) == 0 && !s.progress {
 		return
 	}
 	s.mu.Lock()
+	s.known = revision
 	for _, change := range changes {
 		k := changeKey{change.Kind, change.Key}
 		if _, waits := s.pending[k]; !waits {
@@ -84,6 +96,10 @@ func (s *subscriber) next() (Change, bool) {
 	defer s.mu.Unlock()
 	if len(s.order) == 0 {
 		s.order = nil // lets go of what has been read
+		if s.progress && s.told != s.known {
+			s.told = s.known
+			return Change{Revision: s.known}, true
+		}
 		return Change{}, false
 	}
 	k := s.order[0]

@@ -96,6 +96,9 @@ func (r *Resolver) Resolve(ctx context.Context, in Input) (*dayfly.Resolution, e
 			return nil, err
 		}
 	}
+	if err := checkRoutes(chosen); err != nil {
+		return nil, err
+	}
 	s.assignHosts(chosen)
 	for _, c := range chosen {
 		def, err := s.define(c, chosen)
@@ -174,11 +177,8 @@ func (s *session) choose(ctx context.Context) ([]*choice, error) {
 			continue
 		}
 		c := &choice{name: name, repo: repo, commit: commit, version: branch, file: file, ask: asks[name]}
-		if other := file.Repo(name); other != "" {
-			c.repo = other
-		}
-		if c.ask.Repo != "" {
-			c.repo = c.ask.Repo
+		if c.repo, err = s.repoOf(c, file); err != nil {
+			return nil, err
 		}
 		found, err := s.commitOf(ctx, c, repo)
 		if err != nil {
@@ -200,6 +200,31 @@ func (s *session) choose(ctx context.Context) ([]*choice, error) {
 		return nil, branchMissing
 	}
 	return chosen, nil
+}
+
+// repoOf gives the repository of a service. It is kept in the state and shown, so none
+// may have a password in it.
+func (s *session) repoOf(c *choice, file *spec.Project) (string, error) {
+	repo, problem := c.ask.Repo, dayfly.Problem{Field: "services." + c.name + ".repo"}
+	if repo == "" {
+		repo, problem = file.Repo(c.name), dayfly.Problem{File: file.File, Field: "services." + c.name + ".x-dayfly.repo"}
+	}
+	if repo == "" {
+		return c.repo, nil
+	}
+	clean, token, err := s.Sources.Clean(repo)
+	var said *dayfly.Error
+	switch {
+	case errors.As(err, &said) && len(said.Problems) > 0:
+		problem.Message = said.Problems[0].Message
+		return "", dayfly.Invalid(problem)
+	case err != nil:
+		return "", named(c.name, err)
+	case !token.IsZero():
+		problem.Message = "has a password in it: leave it out, and give a token (--github-token) or set up git's credentials for the server's user"
+		return "", dayfly.Invalid(problem)
+	}
+	return clean, nil
 }
 
 // projectCommit finds the commit of the project's own repository: the branch that
@@ -250,10 +275,13 @@ func (s *session) commitOf(ctx context.Context, c *choice, projectRepo string) (
 // named says of which service an error speaks.
 func named(service string, err error) error {
 	var e *dayfly.Error
-	if errors.As(err, &e) && len(e.Problems) == 0 {
-		return &dayfly.Error{Code: e.Code, Message: "service " + service + ": " + e.Error(), Err: err}
+	if !errors.As(err, &e) {
+		return err
 	}
-	return err
+	if len(e.Problems) > 0 { // the places of a file stay what they are
+		return &dayfly.Error{Code: e.Code, Message: "service " + service + ":", Err: err, Problems: e.Problems}
+	}
+	return &dayfly.Error{Code: e.Code, Message: "service " + service + ": " + e.Error(), Err: err}
 }
 
 // tokenFor keeps the user's token to the host of the project: a project file must
@@ -285,6 +313,9 @@ func (s *session) file(ctx context.Context, repo, commit string) (*spec.Project,
 	}
 	defer release()
 	f, err := spec.LoadDir(dir, spec.Options{})
+	if dayfly.ErrorCode(err) == dayfly.CodeNotFound {
+		return nil, noFile{err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -292,12 +323,19 @@ func (s *session) file(ctx context.Context, repo, commit string) (*spec.Project,
 	return f, nil
 }
 
+// noFile is the error of a commit without a project file, to tell it from a commit
+// that is not there.
+type noFile struct{ error }
+
+func (e noFile) Unwrap() error { return e.error }
+
 // fileOf reads the project file of the commit that a service is at, if it has one that
 // defines the service; nil = the project's own file defines it.
 func (s *session) fileOf(ctx context.Context, c *choice) (*spec.Project, error) {
 	f, err := s.file(ctx, c.repo, c.commit)
+	var none noFile
 	switch {
-	case dayfly.ErrorCode(err) == dayfly.CodeNotFound:
+	case errors.As(err, &none):
 		return nil, nil
 	case err != nil:
 		return nil, named(c.name, err)
@@ -321,6 +359,7 @@ func (s *session) assignAddresses(chosen []*choice) error {
 		if err != nil {
 			return err
 		}
+		raw.Protocol = c.protocol(raw)
 		c.raw = raw
 		if c.raw.Port == 0 {
 			continue
@@ -359,6 +398,43 @@ func (c *choice) routes() []dayfly.PathRoute {
 	return c.raw.Routes
 }
 
+// protocol gives the service's protocol: one that gets a route by the environment is for
+// HTTP, as one that has it by the file is.
+func (c *choice) protocol(def dayfly.Definition) dayfly.Protocol {
+	if c.ask.Route != "" && def.Protocol == dayfly.ProtocolTCP {
+		return dayfly.ProtocolHTTP
+	}
+	return def.Protocol
+}
+
+// checkRoutes looks at the routes that the environment wishes for; those of a project file
+// were looked at when it was read.
+func checkRoutes(chosen []*choice) error {
+	var problems []dayfly.Problem
+	for _, c := range chosen {
+		bad := func(format string, args ...any) {
+			problems = append(problems, dayfly.Problem{Field: "services." + c.name + ".route", Message: fmt.Sprintf(format, args...)})
+		}
+		switch {
+		case c.ask.Route == "":
+			continue
+		case !strings.HasPrefix(c.ask.Route, "/"):
+			bad("has to be a path that begins with /")
+		case c.raw.Port == 0:
+			bad("needs a port: add ports to the service in the project file")
+		}
+		for _, other := range chosen {
+			if other != c && slices.ContainsFunc(other.routes(), func(r dayfly.PathRoute) bool { return r.Path == c.ask.Route }) {
+				bad("%s leads to %s already", c.ask.Route, other.name)
+			}
+		}
+	}
+	if len(problems) > 0 {
+		return dayfly.Invalid(problems...)
+	}
+	return nil
+}
+
 // define interpolates the definition of a service.
 func (s *session) define(c *choice, chosen []*choice) (dayfly.Definition, error) {
 	vars := s.address(c, chosen)
@@ -366,7 +442,7 @@ func (s *session) define(c *choice, chosen []*choice) (dayfly.Definition, error)
 	if err != nil {
 		return dayfly.Definition{}, err
 	}
-	def.Routes = c.routes()
+	def.Routes, def.Protocol = c.routes(), c.protocol(def)
 	return def, nil
 }
 
@@ -434,12 +510,14 @@ func (s *session) variables(c *choice, def dayfly.Definition, chosen []*choice) 
 func runnable(res *dayfly.Resolution) error {
 	var problems []dayfly.Problem
 	for _, rs := range res.Services {
-		if len(rs.Definition.Run) == 0 {
-			problems = append(problems, dayfly.Problem{
-				Field:   "services." + rs.Name,
-				Message: "has no command for the local runner: add x-dayfly.process.run, or leave the service out with --only",
-			})
+		if len(rs.Definition.Run) > 0 {
+			continue
 		}
+		message := "has no command for the local runner: add x-dayfly.process.run"
+		if !rs.Definition.Test { // every environment has the tests
+			message += ", or leave the service out with --only"
+		}
+		problems = append(problems, dayfly.Problem{Field: "services." + rs.Name, Message: message})
 	}
 	if len(problems) > 0 {
 		return dayfly.Invalid(problems...)

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 )
 
 // Fingerprint changes whenever a branch of a local repository does; ok is false for
@@ -14,24 +16,29 @@ func (s *Source) Fingerprint(repo Repo) (print string, ok bool) {
 	if repo.Local == "" {
 		return "", false
 	}
-	dir := filepath.Join(repo.Local, ".git")
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		dir = repo.Local
-	}
+	own, common := gitDir(repo.Local)
 	h := fnv.New64a()
 	add := func(path string) {
-		if info, err := os.Lstat(path); err == nil {
-			fmt.Fprintln(h, path, info.ModTime().UnixNano(), info.Size())
-			if info.Size() < 4096 {
-				b, _ := os.ReadFile(path)
-				h.Write(b)
-			}
+		info, err := os.Lstat(path)
+		if err != nil {
+			return
+		}
+		// A file that is replaced within one tick of the clock has another inode.
+		var inode uint64
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			inode = st.Ino
+		}
+		fmt.Fprintln(h, path, info.ModTime().UnixNano(), info.Size(), inode)
+		if info.Mode().IsRegular() && info.Size() < 4096 {
+			b, _ := os.ReadFile(path) // gone since: the next print differs
+			h.Write(b)
 		}
 	}
-	add(filepath.Join(dir, "HEAD"))
-	add(filepath.Join(dir, "packed-refs"))
+	add(filepath.Join(own, "HEAD"))
+	add(filepath.Join(common, "packed-refs"))
+	add(filepath.Join(common, "reftable", "tables.list"))
 	for _, kind := range []string{"heads", "tags"} {
-		_ = filepath.WalkDir(filepath.Join(dir, "refs", kind), func(path string, d fs.DirEntry, err error) error {
+		_ = filepath.WalkDir(filepath.Join(common, "refs", kind), func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.Type().IsRegular() {
 				add(path)
 			}
@@ -39,4 +46,30 @@ func (s *Source) Fingerprint(repo Repo) (print string, ok bool) {
 		})
 	}
 	return fmt.Sprintf("%x", h.Sum64()), true
+}
+
+// gitDir gives the folder that has HEAD and the one that has the branches: the same,
+// but for a work tree that was added to another repository.
+func gitDir(local string) (own, common string) {
+	own = filepath.Join(local, ".git")
+	info, err := os.Stat(own)
+	switch {
+	case err != nil:
+		return local, local // a bare one
+	case info.IsDir():
+		return own, own
+	}
+	b, _ := os.ReadFile(own)
+	own = under(local, strings.TrimPrefix(strings.TrimSpace(string(b)), "gitdir: "))
+	if b, err := os.ReadFile(filepath.Join(own, "commondir")); err == nil {
+		return own, under(own, strings.TrimSpace(string(b)))
+	}
+	return own, own
+}
+
+func under(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -19,21 +21,29 @@ import (
 
 // askpass hands the credential to git. It is read from a file that exists in memory
 // only, passed on as descriptor 3: so it is in no argument, no variable and on no
-// disk.
+// disk. git asks for the host that it speaks to at the time; one that a repository's
+// host has sent it to gets nothing.
 const askpass = `#!/bin/sh
+line() { sed -n "$1p" /proc/self/fd/3; }
+origin=$(line 3)
+scheme=${origin%%://*}
+host=${origin#*://}
 case "$1" in
-Username*) sed -n 1p /proc/self/fd/3 ;;
-*) sed -n 2p /proc/self/fd/3 ;;
+"Username for '$origin'"*) line 1 ;;
+"Password for '$scheme://"*"@$host'"*) line 2 ;;
 esac
 `
 
 // patience is how long a git command may take.
 const patience = 10 * time.Minute
 
+// grace is how long a git that was told to end may take to remove its lock files.
+const grace = 2 * time.Second
+
 // git runs git with our configuration and nobody else's, so that nothing in a
 // repository or on the host makes it run anything.
-func (s *Source) git(ctx context.Context, token dayfly.Secret, dir string, stdout io.Writer, args ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (s *Source) git(outer context.Context, with access, dir string, stdout io.Writer, args ...string) error {
+	ctx, cancel := context.WithTimeout(outer, patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "git", append([]string{ //nolint:forbidigo // refs and URLs stand behind --end-of-options or are checked
 		"-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.ext.allow=never",
@@ -44,30 +54,35 @@ func (s *Source) git(ctx context.Context, token dayfly.Secret, dir string, stdou
 	cmd.Dir = dir
 	cmd.Env = s.env()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 5 * time.Second
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = grace
 	var stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = stdout, &limited{w: &stderr, left: 64 << 10}
-	if !token.IsZero() {
-		f, err := memory(token)
+	if !with.token.IsZero() {
+		f, err := memory(with)
 		if err != nil {
 			return err
 		}
 		defer f.Close()
 		cmd.ExtraFiles = []*os.File{f}
-		cmd.Env = append(cmd.Env, "GIT_ASKPASS="+s.askpass)
+		// The user's helpers are left out: they would be asked first, and be given
+		// the token to keep.
+		cmd.Env = append(cmd.Env, "GIT_ASKPASS="+s.askpass, "GIT_CONFIG_GLOBAL="+s.plain)
 	}
 	err := cmd.Run()
 	if err == nil {
 		return nil
 	}
-	text := scrub(strings.TrimSpace(stderr.String()), token)
 	if ctx.Err() != nil {
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		if cmd.Process != nil {
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what would not end; there may be nothing
+		}
+		if outer.Err() == nil {
 			return dayfly.Errorf(dayfly.CodeTimeout, "git did not end within %s", patience)
 		}
-		return ctx.Err()
+		return outer.Err()
 	}
+	text := readable(scrub(strings.TrimSpace(stderr.String()), with.token))
 	if errors.Is(err, exec.ErrNotFound) {
 		return dayfly.Errorf(dayfly.CodeFailed, "the program git was not found: install it")
 	}
@@ -91,7 +106,7 @@ func lastLines(text string, n int) string {
 // env is all that git sees of the server's variables.
 func (s *Source) env() []string {
 	env := []string{
-		"GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "GIT_LFS_SKIP_SMUDGE=1", "LC_ALL=C",
+		"GIT_CONFIG_NOSYSTEM=1", "GIT_ALLOW_PROTOCOL=file:git:http:https:ssh", "GIT_TERMINAL_PROMPT=0", "GIT_LFS_SKIP_SMUDGE=1", "LC_ALL=C",
 		"GIT_SSH_COMMAND=ssh -o BatchMode=yes", "GIT_CONFIG_GLOBAL=" + s.config, "GIT_ASKPASS=true",
 	}
 	for _, name := range []string{"PATH", "HOME", "SSH_AUTH_SOCK", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
@@ -103,19 +118,26 @@ func (s *Source) env() []string {
 	return env
 }
 
-// memory makes a file without a name that holds the user's name and password.
-func memory(token dayfly.Secret) (*os.File, error) {
+// access is a token and the host that may see it.
+type access struct {
+	token  dayfly.Secret
+	origin string // scheme://host:port
+}
+
+// memory makes a file without a name that holds the user's name and password, and
+// whom they are for.
+func memory(with access) (*os.File, error) {
 	fd, err := unix.MemfdCreate("credential", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), "credential")
-	user, password, ok := strings.Cut(token.Reveal(), ":")
+	user, password, ok := strings.Cut(with.token.Reveal(), ":")
 	if !ok {
 		// The hosts that take a token alone take it as the password of anybody.
-		user, password = "x-access-token", token.Reveal()
+		user, password = "x-access-token", with.token.Reveal()
 	}
-	if _, err := f.WriteString(user + "\n" + password + "\n"); err != nil {
+	if _, err := f.WriteString(user + "\n" + password + "\n" + with.origin + "\n"); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
@@ -133,6 +155,16 @@ func scrub(text string, token dayfly.Secret) string {
 	return strings.ReplaceAll(text, token.Reveal(), "[secret]")
 }
 
+// readable takes what could steer a terminal out of what a remote has said.
+func readable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, text)
+}
+
 // limited writes the first bytes and forgets the rest.
 type limited struct {
 	w    io.Writer
@@ -148,23 +180,33 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// credentialConfig writes a configuration that holds nothing of the user's but how
-// he gets at credentials.
-func credentialConfig(dir string) (string, error) {
-	file := filepath.Join(dir, "gitconfig")
-	out, err := exec.Command("git", "config", "--global", "--get-regexp", `^credential\.`).Output() //nolint:forbidigo // fixed arguments
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrNotFound) {
-		return "", err
-	}
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(out)) {
-		key, value, _ := strings.Cut(strings.TrimRight(line, "\n"), " ")
-		if err := exec.Command("git", "config", "--file", file, "--add", key, value).Run(); err != nil { //nolint:forbidigo // the user's own configuration
-			return "", err
+// writeConfigs writes git's global configuration twice: with nothing in it, and with
+// how the server's user gets at credentials, for when there is no token. The rest of what
+// he has configured could run something, and is left out.
+func (s *Source) writeConfigs() error {
+	s.plain, s.config = filepath.Join(s.Dir, "gitconfig"), filepath.Join(s.Dir, "gitconfig-credentials")
+	for _, file := range []string{s.plain, s.config} {
+		// A file, for upload-pack of a local repository is told nothing by arguments.
+		if err := os.WriteFile(file, []byte("[safe]\n\tdirectory = *\n"), 0o600); err != nil {
+			return err
 		}
 	}
-	return file, nil
+	out, err := exec.Command("git", "config", "--global", "--includes", "--null", "--get-regexp", `^credential\.`).Output() //nolint:forbidigo // fixed arguments
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrNotFound) {
+		return err
+	}
+	for entry := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
+		key, value, ok := strings.Cut(entry, "\n")
+		switch {
+		case key == "":
+			continue
+		case !ok:
+			value = "true"
+		}
+		if err := exec.Command("git", "config", "--file", s.config, "--add", key, value).Run(); err != nil { //nolint:forbidigo // the user's own configuration
+			return fmt.Errorf("taking over %s of the user's git configuration: %w", key, err)
+		}
+	}
+	return nil
 }

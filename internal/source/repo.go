@@ -20,7 +20,10 @@ type Repo struct {
 func (r Repo) String() string { return r.URL }
 
 // scp is the short form of ssh: user@host:path.
-var scp = regexp.MustCompile(`^([A-Za-z0-9._-]+@)?([A-Za-z0-9.-]+):([^:].*)$`)
+var scp = regexp.MustCompile(`^([A-Za-z0-9._-]+@)?([A-Za-z0-9.][A-Za-z0-9.-]*):([^:].*)$`)
+
+// helper is how a URL begins for which git would start another program.
+var helper = regexp.MustCompile(`^[A-Za-z0-9+.-]+::`)
 
 // ParseRepo reads the URL of a repository: https, http, ssh, git, user@host:path, and
 // where allowLocal is set paths and file://. Credentials in it are split off.
@@ -35,8 +38,8 @@ func ParseRepo(raw string, allowLocal bool) (Repo, dayfly.Secret, error) {
 	if strings.HasPrefix(raw, "-") || strings.ContainsFunc(raw, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return Repo{}, none, refuse("is no URL of a repository")
 	}
-	if helper, _, ok := strings.Cut(raw, "::"); ok {
-		return Repo{}, none, refuse("remote helpers (" + helper + "::) are not allowed: use https, ssh or git")
+	if m := helper.FindString(raw); m != "" {
+		return Repo{}, none, refuse("remote helpers (" + m + ") are not allowed: use https, ssh or git")
 	}
 	local := func(path string) (Repo, dayfly.Secret, error) {
 		if !allowLocal {

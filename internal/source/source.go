@@ -19,8 +19,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/crash"
 )
@@ -36,12 +34,14 @@ type Config struct {
 type Source struct {
 	Config
 	askpass string
-	config  string // git's global configuration, for us
-	flights singleflight.Group
+	plain   string // git's global configuration, for us
+	config  string // the same, and the user's credential helpers
+	flights flights
 
 	mu    sync.Mutex
-	known map[string]listing // by folder of a local repository
-	uses  map[string]int     // of trees, by folder
+	known map[string]listing       // by folder of a local repository
+	uses  map[string]int           // of trees, by folder
+	busy  map[string]chan struct{} // holds a token while a mirror is written to, by folder
 }
 
 // listing is what ls-remote said when a repository looked like this.
@@ -59,7 +59,7 @@ type refs struct {
 
 // New makes the folders.
 func New(config Config) (*Source, error) {
-	s := &Source{Config: config, known: map[string]listing{}, uses: map[string]int{}}
+	s := &Source{Config: config, known: map[string]listing{}, uses: map[string]int{}, busy: map[string]chan struct{}{}}
 	for _, dir := range []string{"mirrors", "trees"} {
 		if err := os.MkdirAll(filepath.Join(config.Dir, dir), 0o711); err != nil {
 			return nil, err
@@ -72,19 +72,35 @@ func New(config Config) (*Source, error) {
 	if err := os.WriteFile(s.askpass, []byte(askpass), 0o700); err != nil {
 		return nil, err
 	}
-	var err error
-	s.config, err = credentialConfig(config.Dir)
-	return s, err
+	if err := s.writeConfigs(); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
-// sweep removes what a crash left half done.
+// making marks the name of a folder that is not complete yet.
+const making = ".new-"
+
+// sweep removes what a crash left half done, and the locks of a git that was killed,
+// which would keep every later one out.
 func (s *Source) sweep() error {
-	found, err := filepath.Glob(filepath.Join(s.Dir, "*", "*.new-*"))
+	found, err := filepath.Glob(filepath.Join(s.Dir, "*", "*"+making+"*"))
 	for _, dir := range found {
 		err = errors.Join(err, removeAll(dir))
 	}
-	return err
+	return errors.Join(err, filepath.WalkDir(filepath.Join(s.Dir, "mirrors"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if strings.HasSuffix(path, ".lock") || strings.HasPrefix(d.Name(), "tmp_") && strings.Contains(path, "/objects/") {
+			return os.Remove(path)
+		}
+		return nil
+	}))
 }
+
+// maxListing is how many bytes of refs a repository can have.
+const maxListing = 64 << 20
 
 // Kind says how a Ref is read.
 type Kind int
@@ -148,8 +164,11 @@ func validRef(ref Ref) error {
 		return nil
 	}
 	n := ref.Name
-	if n == "" || strings.HasPrefix(n, "-") || strings.HasPrefix(n, "/") || strings.HasSuffix(n, "/") || strings.HasSuffix(n, ".lock") ||
-		strings.Contains(n, "..") || strings.Contains(n, "@{") || strings.Contains(n, "//") || strings.HasSuffix(n, ".") ||
+	if n == "" || strings.HasPrefix(n, "-") || n == "@" || strings.HasSuffix(n, ".") ||
+		strings.Contains(n, "..") || strings.Contains(n, "@{") ||
+		slices.ContainsFunc(strings.Split(n, "/"), func(part string) bool {
+			return part == "" || strings.HasPrefix(part, ".") || strings.HasSuffix(part, ".lock")
+		}) ||
 		strings.ContainsFunc(n, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(`~^:?*[\`, r) }) {
 		return dayfly.Invalid(dayfly.Problem{Field: "branch", Message: fmt.Sprintf("%q is no name that git allows", n)})
 	}
@@ -166,7 +185,7 @@ func (s *Source) byHash(ctx context.Context, repo Repo, token dayfly.Secret, has
 		return "", "", err
 	}
 	var out bytes.Buffer
-	err := s.git(ctx, dayfly.Secret{}, s.mirror(repo), &out, "rev-parse", "--verify", "--quiet", "--end-of-options", hash+"^{commit}")
+	err := s.git(ctx, access{}, s.mirror(repo), &out, "rev-parse", "--verify", "--quiet", "--end-of-options", hash+"^{commit}")
 	var said *gitError
 	if errors.As(err, &said) {
 		return "", "", dayfly.Errorf(dayfly.CodeNotFound, "%s has no commit %s in any of its branches", repo, hash)
@@ -199,8 +218,11 @@ func (s *Source) list(ctx context.Context, repo Repo, token dayfly.Secret) (refs
 		}
 	}
 	var out bytes.Buffer
-	if err := s.git(ctx, token, s.Dir, &out, "ls-remote", "--symref", "--end-of-options", repo.URL); err != nil {
-		return refs{}, unreachable(repo, err)
+	if err := s.git(ctx, access{token, repo.Host}, s.Dir, &limited{w: &out, left: maxListing}, "ls-remote", "--symref", "--end-of-options", repo.URL); err != nil {
+		return refs{}, unreachable(repo, token, err)
+	}
+	if out.Len() >= maxListing {
+		return refs{}, dayfly.Errorf(dayfly.CodeFailed, "%s has more branches and tags than can be read", repo)
 	}
 	r := refs{branches: map[string]string{}, tags: map[string]string{}}
 	head := ""
@@ -234,15 +256,20 @@ func (s *Source) list(ctx context.Context, repo Repo, token dayfly.Secret) (refs
 	return r, nil
 }
 
-func unreachable(repo Repo, err error) error {
+func unreachable(repo Repo, token dayfly.Secret, err error) error {
 	var said *gitError
 	if !errors.As(err, &said) {
 		return err
 	}
 	text := said.Error()
+	denied := slices.ContainsFunc([]string{
+		"Authentication failed", "could not read Username", "could not read Password", "Permission denied", "returned error: 403",
+	}, func(sign string) bool { return strings.Contains(said.text, sign) })
 	switch {
-	case strings.Contains(text, "Authentication failed"), strings.Contains(text, "could not read Username"), strings.Contains(text, "could not read Password"),
-		strings.Contains(text, "Permission denied"):
+	case denied && !token.IsZero():
+		return &dayfly.Error{Code: dayfly.CodeForbidden, Err: err,
+			Message: fmt.Sprintf("%s does not take the token: give one that may read it (--github-token) (%s)", repo, text)}
+	case denied:
 		return &dayfly.Error{Code: dayfly.CodeForbidden, Err: err,
 			Message: fmt.Sprintf("%s wants a login: give a token (--github-token), or set up git's credentials for the server's user (%s)", repo, text)}
 	}
@@ -275,37 +302,63 @@ func (s *Source) has(ctx context.Context, repo Repo, commit string) bool {
 	if _, err := os.Stat(s.mirror(repo)); err != nil {
 		return false
 	}
-	return s.git(ctx, dayfly.Secret{}, s.mirror(repo), nil, "cat-file", "-e", "--end-of-options", commit+"^{commit}") == nil
+	return s.git(ctx, access{}, s.mirror(repo), nil, "cat-file", "-e", "--end-of-options", commit+"^{commit}") == nil
 }
 
-// fetchAll brings all refs into the mirror; callers at the same time share one fetch.
+// fetchAll brings all refs into the mirror; callers at the same time share one fetch,
+// unless they have different tokens.
 func (s *Source) fetchAll(ctx context.Context, repo Repo, token dayfly.Secret) error {
-	_, err, _ := s.flights.Do("fetch "+repo.URL, func() (any, error) {
+	return s.flights.do(ctx, "fetch "+repo.URL+"\x00"+token.Reveal(), func(ctx context.Context) error {
 		dir := s.mirror(repo)
+		done, err := s.lock(ctx, dir)
+		if err != nil {
+			return err
+		}
+		defer done()
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			fresh, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".new-")
-			if err != nil {
-				return nil, err
-			}
-			defer os.RemoveAll(fresh)
-			if err := s.git(ctx, dayfly.Secret{}, fresh, nil, "init", "--quiet", "--bare", "--template="); err != nil {
-				return nil, err
-			}
-			crash.Point("before a mirror is there")
-			if err := os.Rename(fresh, dir); err != nil && !errors.Is(err, fs.ErrExist) {
-				return nil, err
+			if err := s.initMirror(ctx, dir); err != nil {
+				return err
 			}
 		}
 		crash.Point("before fetching")
 		defer crash.Point("after fetching")
-		err := s.git(ctx, token, dir, nil, "fetch", "--quiet", "--prune", "--force", "--no-recurse-submodules", "--no-write-fetch-head", "--no-tags",
+		err = s.git(ctx, access{token, repo.Host}, dir, nil, "fetch", "--quiet", "--prune", "--force", "--no-recurse-submodules", "--no-write-fetch-head", "--no-tags",
 			"--end-of-options", repo.URL, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 		if err != nil {
-			return nil, unreachable(repo, err)
+			return unreachable(repo, token, err)
 		}
-		return nil, nil
+		return nil
 	})
-	return err
+}
+
+func (s *Source) initMirror(ctx context.Context, dir string) error {
+	fresh, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+making)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(fresh)
+	if err := s.git(ctx, access{}, fresh, nil, "init", "--quiet", "--bare", "--template="); err != nil {
+		return err
+	}
+	crash.Point("before a mirror is there")
+	return os.Rename(fresh, dir)
+}
+
+// lock waits until nobody else writes to a mirror.
+func (s *Source) lock(ctx context.Context, dir string) (done func(), err error) {
+	s.mu.Lock()
+	busy := s.busy[dir]
+	if busy == nil {
+		busy = make(chan struct{}, 1)
+		s.busy[dir] = busy
+	}
+	s.mu.Unlock()
+	select {
+	case busy <- struct{}{}:
+		return func() { <-busy }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func treeName(repo Repo, commit string) string {
@@ -327,24 +380,24 @@ func (s *Source) Tree(ctx context.Context, repo Repo, token dayfly.Secret, commi
 			delete(s.uses, dir)
 		}
 	})
-	_, err, _ = s.flights.Do("tree "+dir, func() (any, error) {
-		if err := os.Chtimes(dir, time.Time{}, time.Now()); err == nil { // used now: see Sweep
-			return nil, nil
+	err = s.flights.do(ctx, "tree "+dir, func(ctx context.Context) error {
+		if os.Chtimes(dir, time.Time{}, time.Now()) == nil { // used now: see Sweep
+			return nil
 		}
-		fresh, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".new-")
+		fresh, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+making)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		defer func() { _ = removeAll(fresh) }()
 		if err := s.write(ctx, repo, token, commit, fresh, false); err != nil {
-			return nil, err
+			return err
 		}
 		if err := os.Chmod(fresh, 0o755); err != nil {
-			return nil, err
+			return err
 		}
 		crash.Point("before a tree is whole")
 		defer crash.Point("after a tree is whole")
-		return nil, os.Rename(fresh, dir)
+		return os.Rename(fresh, dir)
 	})
 	if err != nil {
 		release()
@@ -359,9 +412,10 @@ func (s *Source) Worktree(ctx context.Context, repo Repo, token dayfly.Secret, c
 	return s.write(ctx, repo, token, commit, dst, true)
 }
 
-// write checks a commit out. The repository that git needs for that has the mirror's
-// objects by hard links or reference only while it is made.
+// write checks a commit out of a small repository of its own, which has nothing but
+// this commit.
 func (s *Source) write(ctx context.Context, repo Repo, token dayfly.Secret, commit, dst string, keepGit bool) error {
+	_ = os.Chtimes(s.mirror(repo), time.Time{}, time.Now()) // used now: see Sweep; it may not be there yet
 	if err := s.fetch(ctx, repo, token, commit); err != nil {
 		return err
 	}
@@ -370,13 +424,12 @@ func (s *Source) write(ctx context.Context, repo Repo, token dayfly.Secret, comm
 			return err
 		}
 	}
-	none := dayfly.Secret{}
 	for _, args := range [][]string{
 		{"init", "--quiet", "--template="},
 		{"fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--end-of-options", "file://" + s.mirror(repo), commit},
 		{"checkout", "--quiet", "--detach", "FETCH_HEAD"},
 	} {
-		if err := s.git(ctx, none, dst, nil, args...); err != nil {
+		if err := s.git(ctx, access{}, dst, nil, args...); err != nil {
 			return &dayfly.Error{Code: dayfly.CodeFailed, Err: err, Message: fmt.Sprintf("commit %s of %s cannot be checked out: %v", commit, repo, err)}
 		}
 	}
@@ -387,7 +440,19 @@ func (s *Source) write(ctx context.Context, repo Repo, token dayfly.Secret, comm
 }
 
 func (s *Source) inMirror(ctx context.Context, repo Repo, commit string) bool {
-	return s.git(ctx, dayfly.Secret{}, s.mirror(repo), nil, "cat-file", "-e", "--end-of-options", commit+"^{commit}") == nil
+	return s.git(ctx, access{}, s.mirror(repo), nil, "cat-file", "-e", "--end-of-options", commit+"^{commit}") == nil
+}
+
+// setAside gives a folder that nobody uses another name, so that nobody begins to use it
+// while it is removed.
+func (s *Source) setAside(dir string) (gone string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.uses[dir] > 0 {
+		return "", nil
+	}
+	gone = dir + making + "gone"
+	return gone, os.Rename(dir, gone)
 }
 
 // removeAll removes a folder in which some folders are read-only.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -33,8 +34,8 @@ func (s *Source) Sweep(ctx context.Context, _ time.Duration, _ func(deploymentID
 		}
 		for _, d := range found {
 			info, err := d.Info()
-			if err != nil {
-				continue // gone meanwhile
+			if err != nil || strings.Contains(d.Name(), making) {
+				continue // gone meanwhile, or not complete yet
 			}
 			f := folder{filepath.Join(s.Dir, kind, d.Name()), 0, info.ModTime()}
 			f.size = size(f.path)
@@ -48,22 +49,23 @@ func (s *Source) Sweep(ctx context.Context, _ time.Duration, _ func(deploymentID
 			break
 		}
 		// What was used a moment ago may be in use.
-		if time.Since(f.used) < time.Minute || s.inUse(f.path) {
+		if time.Since(f.used) < time.Minute {
+			continue
+		}
+		gone, err := s.setAside(f.path)
+		if err != nil {
+			return nil, err
+		}
+		if gone == "" {
 			continue
 		}
 		s.Logger.Info("deleting what was not used for the longest time, to keep within the limit", "folder", f.path, "bytes", f.size)
-		if err := removeAll(f.path); err != nil {
+		if err := removeAll(gone); err != nil {
 			return nil, err
 		}
 		total -= f.size
 	}
 	return nil, nil
-}
-
-func (s *Source) inUse(tree string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.uses[tree] > 0
 }
 
 // size gives the bytes on disk of a folder.

@@ -7,8 +7,8 @@ import (
 	"github.com/dayfly-dev/dayfly"
 )
 
-// SplitCommand splits a command as a shell splits words; no shell ever runs it. $NAME and
-// ${NAME} stay for Expand; within single quotes and behind a backslash a dollar sign is
+// SplitCommand splits a command as a shell splits words; no shell ever runs it. $NAME,
+// ${NAME} and $$ stay for Expand; within single quotes and behind a backslash a dollar sign is
 // itself and becomes "$$". What only a shell could do is an error that says how to ask
 // for one.
 func SplitCommand(s string) (dayfly.Command, error) {
@@ -27,7 +27,12 @@ func SplitCommand(s string) (dayfly.Command, error) {
 	}
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; c {
-		case ' ', '\t', '\n', '\r':
+		case '\n':
+			end()
+			if len(words) > 0 && strings.TrimSpace(s[i:]) != "" {
+				return shell("a second line")
+			}
+		case ' ', '\t', '\r':
 			end()
 		case '\'':
 			j := strings.IndexByte(s[i+1:], '\'')
@@ -54,10 +59,12 @@ func SplitCommand(s string) (dayfly.Command, error) {
 					if s[i] != '\n' {
 						word.WriteByte(s[i])
 					}
-				case s[i] == '`' || s[i] == '$' && i+1 < len(s) && s[i+1] == '(':
-					return shell("a command in a command")
+				case onlyShell(s[i:]) != "":
+					return shell(onlyShell(s[i:]))
 				default:
-					word.WriteByte(s[i])
+					text, n := next(s[i:])
+					word.WriteString(text)
+					i += n - 1
 				}
 			}
 			if !closed {
@@ -76,23 +83,48 @@ func SplitCommand(s string) (dayfly.Command, error) {
 			}
 			word.WriteByte(s[i])
 			inWord = true
-		case '|', '&', ';', '<', '>':
+		case '|', '&', ';', '<', '>', '(', ')':
 			return shell("an unquoted " + string(c))
-		case '`':
-			return shell("a command in a command")
-		case '$':
-			if i+1 < len(s) && s[i+1] == '(' {
-				return shell("a command in a command")
-			}
-			word.WriteByte(c)
-			inWord = true
 		default:
-			word.WriteByte(c)
+			if what := onlyShell(s[i:]); what != "" {
+				return shell(what)
+			}
+			if name := word.String(); c == '=' && len(words) == 0 && name != "" && nameLen(name) == len(name) {
+				return shell("a variable before the command")
+			}
+			text, n := next(s[i:])
+			word.WriteString(text)
+			i += n - 1
 			inWord = true
 		}
 	}
 	end()
 	return words, nil
+}
+
+// next gives what s begins with for a word, and how long it is: a byte, or "$$". A dollar sign
+// that no name follows is itself.
+func next(s string) (text string, n int) {
+	switch {
+	case strings.HasPrefix(s, "$$"):
+		return "$$", 2
+	case s[0] == '$' && nameLen(s[1:]) == 0 && !strings.HasPrefix(s, "${"):
+		return "$$", 1
+	}
+	return s[:1], 1
+}
+
+// onlyShell says what s begins with that only a shell could do.
+func onlyShell(s string) string {
+	switch {
+	case s[0] == '`', strings.HasPrefix(s, "$("):
+		return "a command in a command"
+	case strings.HasPrefix(s, "${"):
+		if name, _, closed := strings.Cut(s[2:], "}"); !closed || name == "" || nameLen(name) != len(name) {
+			return "${ with more than a name"
+		}
+	}
+	return ""
 }
 
 // Expand puts variables into the arguments of a command, each inside of its argument.

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"maps"
 	"path"
 	"path/filepath"
 	"slices"
@@ -32,7 +33,7 @@ func (p *Project) define(s types.ServiceConfig) dayfly.Definition {
 	}
 	if len(def.Paths) == 0 {
 		def.Paths = []string{"."}
-		if def.ImageBuild != nil {
+		if def.ImageBuild != nil && !strings.Contains(def.ImageBuild.Context, "://") {
 			def.Paths = []string{def.ImageBuild.Context}
 		}
 	}
@@ -41,16 +42,17 @@ func (p *Project) define(s types.ServiceConfig) dayfly.Definition {
 			def.Variables[k] = *v
 		}
 	}
-	for name, d := range s.DependsOn {
-		if def.DependsOn == nil {
-			def.DependsOn = map[string]dayfly.Condition{}
-		}
-		def.DependsOn[name] = dayfly.Condition(d.Condition)
+	if needs := p.needs(s.Name); len(needs) > 0 {
+		def.DependsOn = needs
 	}
 	if len(s.Ports) > 0 {
 		def.Port = int(s.Ports[0].Target)
 	} else if len(s.Expose) > 0 {
-		def.Port, _ = strconv.Atoi(strings.SplitN(s.Expose[0], "/", 2)[0])
+		port := s.Expose[0] // 8080, 8080/tcp or 8080-8090
+		if i := strings.IndexAny(port, "/-"); i >= 0 {
+			port = port[:i]
+		}
+		def.Port, _ = strconv.Atoi(port)
 	}
 	def.Health = health(s.HealthCheck, x.health)
 	if len(def.Routes) == 0 && def.Port != 0 && p.onlyRoute(s.Name) {
@@ -78,6 +80,9 @@ func (p *Project) define(s types.ServiceConfig) dayfly.Definition {
 
 // relative gives a folder as seen from the top of the tree.
 func (p *Project) relative(dir string) string {
+	if strings.Contains(dir, "://") {
+		return dir
+	}
 	if filepath.IsAbs(dir) {
 		if r, err := filepath.Rel(p.dir, dir); err == nil {
 			return filepath.ToSlash(r)
@@ -138,79 +143,104 @@ func protocol(s types.ServiceConfig, x extend, def dayfly.Definition) dayfly.Pro
 	return dayfly.ProtocolTCP
 }
 
-// onlyRoute says whether a service is the only one with a port, in a project in which
-// none has a route.
+// hasPort says whether a service takes connections, as far as the file tells.
+func (p *Project) hasPort(name string) bool {
+	s := p.service(name)
+	return len(list(s["ports"])) > 0 || len(list(s["expose"])) > 0
+}
+
+// onlyRoute says whether a service is the only one with ports (or, where none has any, with
+// expose), in a project in which none has a route.
 func (p *Project) onlyRoute(name string) bool {
-	services, _ := p.model["services"].(map[string]any)
-	for other, s := range services {
-		if len(p.extend[other].routes) > 0 {
+	var published, exposed []string
+	for _, other := range p.order {
+		switch {
+		case len(p.extend[other].routes) > 0:
 			return false
-		}
-		s, _ := s.(map[string]any)
-		if other != name && s["ports"] != nil {
-			return false
+		case p.extend[other].test:
+		case len(list(p.service(other)["ports"])) > 0:
+			published = append(published, other)
+		case p.hasPort(other):
+			exposed = append(exposed, other)
 		}
 	}
-	return true
+	if len(published) == 0 {
+		published = exposed
+	}
+	return len(published) == 1 && published[0] == name
 }
 
 // awaited says whether another service waits for this one to complete.
 func (p *Project) awaited(name string) bool {
-	services, _ := p.model["services"].(map[string]any)
-	for _, s := range services {
-		s, _ := s.(map[string]any)
-		deps, _ := s["depends_on"].(map[string]any)
-		dep, _ := deps[name].(map[string]any)
-		if dep["condition"] == string(dayfly.ConditionCompleted) {
-			return true
+	return slices.ContainsFunc(p.order, func(other string) bool {
+		return p.needs(other)[name] == dayfly.ConditionCompleted
+	})
+}
+
+// needs gives what a service waits for.
+func (p *Project) needs(name string) map[string]dayfly.Condition {
+	needs := map[string]dayfly.Condition{}
+	for other, dep := range mapping(p.service(name)["depends_on"]) {
+		if required, ok := mapping(dep)["required"].(bool); ok && !required && !slices.Contains(p.order, other) {
+			continue
 		}
+		condition, _ := mapping(dep)["condition"].(string)
+		needs[other] = dayfly.Condition(condition)
 	}
-	return false
+	return needs
 }
 
 // check finds what is wrong between services.
 func (p *Project) check() {
-	services, _ := p.model["services"].(map[string]any)
-	root := ""
+	if len(p.order) == 0 {
+		p.tree.bad([]string{"services"}, "services", "there are none")
+	}
+	holder := map[string]string{}
 	for _, name := range p.order {
-		place := at(p.doc.root, []string{"services", name})
 		field := "services." + name
+		bad := func(way []string, format string, args ...any) {
+			p.tree.bad(append([]string{"services", name}, way...), strings.Join(append([]string{field}, way...), "."), format, args...)
+		}
 		if err := validService(name); err != nil {
-			p.doc.bad(place, field, "%v", err)
+			bad(nil, "%v", err)
 		}
-		s, _ := services[name].(map[string]any)
-		x := p.extend[name]
-		if x.run == nil && s["image"] == nil && s["build"] == nil && x.repo == "" && !slices.Contains(p.extension.Databases, name) &&
-			get(get(get(p.doc.root, "services"), name), "x-dayfly") == nil {
-			p.doc.bad(place, field, "has nothing to run: add x-dayfly.process, build or image")
+		s, x := p.service(name), p.extend[name]
+		if !x.process && s["image"] == nil && s["build"] == nil && x.repo == "" && !slices.Contains(p.extension.Databases, name) {
+			bad(nil, "has nothing to run: add x-dayfly.process, build or image")
 		}
-		deps, _ := s["depends_on"].(map[string]any)
-		for dep := range deps {
-			if services[dep] == nil {
-				p.doc.bad(at(p.doc.root, []string{"services", name, "depends_on", dep}), field+".depends_on", "there is no service %q", dep)
+		for _, dep := range slices.Sorted(maps.Keys(p.needs(name))) {
+			switch {
+			case dep == name, slices.Contains(p.order, dep):
+			case p.service(dep) != nil:
+				bad([]string{"depends_on", dep}, "%s is in a profile, and none is ever chosen", dep)
+			default:
+				bad([]string{"depends_on", dep}, "there is no service %q", dep)
 			}
 		}
 		for _, r := range x.routes {
-			if r.Path != "/" {
-				continue
+			if other, taken := holder[r.Path]; taken {
+				bad([]string{"x-dayfly", "route"}, "%s has the route %s already", other, r.Path)
 			}
-			if root != "" {
-				p.doc.bad(at(p.doc.root, []string{"services", name, "x-dayfly", "route"}), field+".x-dayfly.route", "%s has the route / already", root)
-			}
-			root = name
+			holder[r.Path] = name
 		}
-		if len(x.routes) > 0 && s["ports"] == nil && s["expose"] == nil {
-			p.doc.bad(at(p.doc.root, []string{"services", name, "x-dayfly", "route"}), field+".x-dayfly.route", "needs a port: add ports")
+		if len(x.routes) > 0 && !p.hasPort(name) {
+			bad([]string{"x-dayfly", "route"}, "needs a port: add ports")
+		}
+		if len(x.routes) > 0 && x.protocol == dayfly.ProtocolTCP {
+			bad([]string{"x-dayfly", "route"}, "is for HTTP, and the protocol is tcp")
+		}
+		if x.health != "" && !p.hasPort(name) {
+			bad([]string{"x-dayfly", "health"}, "needs a port: add ports")
 		}
 	}
-	if cycle := findCycle(p.order, services); len(cycle) > 0 {
-		p.doc.bad(at(p.doc.root, []string{"services", cycle[0], "depends_on"}), "services."+cycle[0]+".depends_on",
-			"is a cycle: %s", strings.Join(cycle, " -> "))
+	if cycle := p.cycle(); len(cycle) > 0 {
+		field := "services." + cycle[0] + ".depends_on"
+		p.tree.bad([]string{"services", cycle[0], "depends_on", cycle[1]}, field, "is a cycle: %s", strings.Join(cycle, " -> "))
 	}
 }
 
-// findCycle gives services that depend on each other in a circle.
-func findCycle(order []string, services map[string]any) []string {
+// cycle gives services that depend on each other in a circle.
+func (p *Project) cycle() []string {
 	const (
 		under = 1
 		done  = 2
@@ -227,14 +257,7 @@ func findCycle(order []string, services map[string]any) []string {
 		}
 		state[name] = under
 		way = append(way, name)
-		s, _ := services[name].(map[string]any)
-		deps, _ := s["depends_on"].(map[string]any)
-		names := make([]string, 0, len(deps))
-		for dep := range deps {
-			names = append(names, dep)
-		}
-		slices.Sort(names)
-		for _, dep := range names {
+		for _, dep := range slices.Sorted(maps.Keys(p.needs(name))) {
 			if c := visit(dep); c != nil {
 				return c
 			}
@@ -243,7 +266,7 @@ func findCycle(order []string, services map[string]any) []string {
 		state[name] = done
 		return nil
 	}
-	for _, name := range order {
+	for _, name := range p.order {
 		if c := visit(name); c != nil {
 			return c
 		}

@@ -1,8 +1,10 @@
 package spec
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v4"
 
@@ -21,7 +23,7 @@ func ParseEnvironmentFile(name string, data []byte) (dayfly.EnvironmentSpec, err
 	d.known(n, "", "name", "project", "prefix", "branch", "base", "keep", "data", "public-header", "services", "only")
 	spec.Name = d.text(get(n, "name"), "name")
 	if err := dayfly.ValidName(spec.Name); err != nil {
-		d.bad(at(n, []string{"name"}), "name", "%v", err)
+		d.bad(cmp.Or(get(n, "name"), n), "name", "%v", err)
 	}
 	spec.Project = d.text(get(n, "project"), "project")
 	spec.Branch = d.text(get(n, "branch"), "branch")
@@ -31,7 +33,7 @@ func ParseEnvironmentFile(name string, data []byte) (dayfly.EnvironmentSpec, err
 			d.bad(p, "prefix", "%v", dayfly.ValidName(spec.Prefix))
 		}
 	}
-	spec.Keep = d.duration(get(n, "keep"), "keep")
+	spec.Keep = d.life(get(n, "keep"), "keep")
 	if p := get(n, "data"); p != nil {
 		if spec.Data = d.text(p, "data"); !slices.Contains([]string{"snapshot", "fixtures", "none"}, spec.Data) {
 			d.bad(p, "data", "has to be snapshot, fixtures or none")
@@ -59,7 +61,11 @@ func ParseEnvironmentFile(name string, data []byte) (dayfly.EnvironmentSpec, err
 
 func (d *document) serviceAsk(n *yaml.Node, f string) dayfly.ServiceSpec {
 	if n.Kind == yaml.ScalarNode {
-		return dayfly.ServiceSpec{Name: d.text(n, f)}
+		name := d.text(n, f)
+		if name == "" && n.ShortTag() != "!!null" {
+			d.bad(n, f, "is empty: it has to be the name of a service")
+		}
+		return dayfly.ServiceSpec{Name: name}
 	}
 	if n.Kind != yaml.MappingNode {
 		d.bad(n, f, "has to be the name of a service or a mapping")
@@ -82,14 +88,29 @@ func (d *document) serviceAsk(n *yaml.Node, f string) dayfly.ServiceSpec {
 	if given > 1 {
 		d.bad(n, f, "only one of version, branch and url can be given")
 	}
-	if r := d.routes(get(n, "route"), f+".route"); len(r) > 0 {
-		s.Route = r[0].Path
+	if r := get(n, "route"); r != nil {
+		if r.Kind != yaml.ScalarNode {
+			d.bad(r, f+".route", "has to be a path: strip and lists are possible in the project file")
+		} else {
+			s.Route = d.routes(r, f+".route")[0].Path
+		}
 	}
-	for _, p := range pairs(get(n, "variables")) {
+	variables := get(n, "variables")
+	if variables != nil && variables.Kind != yaml.MappingNode {
+		d.bad(variables, f+".variables", "has to be a mapping of names to values")
+	}
+	for _, p := range pairs(variables) {
 		if s.Variables == nil {
 			s.Variables = map[string]string{}
 		}
-		s.Variables[p.key.Value] = d.text(p.value, f+".variables."+p.key.Value)
+		name := p.key.Value
+		switch {
+		case name == "" || strings.ContainsAny(name, "=\x00"):
+			d.bad(p.key, f+".variables."+name, "is no name of a variable")
+		case name == "PORT" || strings.HasPrefix(name, "DAYFLY_"):
+			d.bad(p.key, f+".variables."+name, "is set by dayfly")
+		}
+		s.Variables[name] = d.text(p.value, f+".variables."+name)
 	}
 	return s
 }

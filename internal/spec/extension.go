@@ -23,6 +23,8 @@ type extend struct {
 	routes    []dayfly.PathRoute
 	build     []dayfly.Command
 	buildEnv  []string
+	process   bool // there is such a section,
+	hasRun    bool // and it says what to run
 	run       dayfly.Command
 	writable  bool
 	health    string
@@ -41,16 +43,18 @@ func (d *document) top(n *yaml.Node) extension {
 		return x
 	}
 	const f = "x-dayfly"
-	if n.Kind != yaml.MappingNode {
-		d.bad(n, f, "has to be a mapping")
-		return x
-	}
 	d.known(n, f, "keep", "baseline", "branches", "databases")
-	x.Keep = d.duration(get(n, "keep"), f+".keep")
+	x.Keep = d.life(get(n, "keep"), f+".keep")
 	x.Baseline = d.text(get(n, "baseline"), f+".baseline")
 	x.Branches = d.texts(get(n, "branches"), f+".branches")
-	for _, p := range pairs(get(n, "databases")) {
-		d.known(p.value, f+".databases."+p.key.Value, "template", "fixtures", "renew", "migrate")
+	databases := get(n, "databases")
+	if databases != nil && databases.Kind != yaml.MappingNode {
+		d.bad(databases, f+".databases", "has to be a mapping of names to their settings")
+	}
+	for _, p := range pairs(databases) {
+		if p.value.ShortTag() != "!!null" {
+			d.known(p.value, f+".databases."+p.key.Value, "template", "fixtures", "renew", "migrate")
+		}
 		x.Databases = append(x.Databases, p.key.Value)
 	}
 	return x
@@ -60,10 +64,6 @@ func (d *document) top(n *yaml.Node) extension {
 func (d *document) service(n *yaml.Node, f string) extend {
 	var x extend
 	if n == nil {
-		return x
-	}
-	if n.Kind != yaml.MappingNode {
-		d.bad(n, f, "has to be a mapping")
 		return x
 	}
 	d.known(n, f, "route", "process", "health", "paths", "repo", "own", "test", "protocol", "scale", "release")
@@ -112,15 +112,22 @@ func (d *document) service(n *yaml.Node, f string) extend {
 	return x
 }
 
+// noRun notes a process without a command. It is looked for when all files are merged.
+func (d *document) noRun(service, field string) {
+	d.bad(d.place("services", service, "x-dayfly", "process"), field+".process.run", "is missing: the command that starts the service")
+}
+
 func (d *document) process(p *yaml.Node, f string, x *extend) {
+	x.process = true
 	if p.Kind != yaml.MappingNode {
+		x.hasRun = true
 		d.bad(p, f, "has to be a mapping with run, and build where something is to be built")
 		return
 	}
 	d.known(p, f, "build", "run", "build_env", "writable")
-	if x.run = d.command(get(p, "run"), f+".run"); get(p, "run") == nil {
-		d.bad(p, f+".run", "is missing: the command that starts the service")
-	}
+	run := get(p, "run")
+	x.hasRun = run != nil
+	x.run = d.command(run, f+".run")
 	x.buildEnv = d.texts(get(p, "build_env"), f+".build_env")
 	x.writable = d.boolean(get(p, "writable"), f+".writable")
 	b := get(p, "build")

@@ -38,12 +38,12 @@ func procfile(name string, data []byte) (*Project, error) {
 			bad(service, "is defined twice")
 			continue
 		}
-		run, err := SplitCommand(command)
+		run, err := SplitCommand(strings.TrimSpace(command))
 		if err != nil {
 			bad(service, "%v", err)
 			continue
 		}
-		if len(run) == 0 {
+		if len(run) == 0 || run[0] == "" {
 			bad(service, "has no command")
 			continue
 		}

@@ -8,14 +8,14 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
 	"strings"
 
-	"github.com/compose-spec/compose-go/v2/dotenv"
-	"github.com/compose-spec/compose-go/v2/interpolation"
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
 	"go.yaml.in/yaml/v4"
@@ -41,10 +41,14 @@ type Project struct {
 	// Of a Compose file: the model before interpolation, and what turns it into definitions.
 	dir    string
 	model  map[string]any
-	doc    *document
+	tree   *tree
 	extend map[string]extend
 	dotenv map[string]string
+	env    map[string][]envFile // what env_file names, weakest first
 }
+
+// envFile is a file of variables as it was read.
+type envFile struct{ name, format, content string }
 
 var composeFiles = []string{"compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"}
 
@@ -76,78 +80,115 @@ func LoadDir(dir string, o Options) (*Project, error) {
 		"there is no project file: add a compose.yaml with x-dayfly, or a Procfile with a line such as web: ./server")
 }
 
-func reason(err error) string {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		return p.Err.Error()
-	}
-	return err.Error()
-}
+// maxServices is how many services a project can have.
+const maxServices = 200
 
-// read reads a file of the tree; links that lead out of it are refused.
-func read(root *os.Root, name string) ([]byte, error) {
-	info, err := root.Stat(name)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > maxSize {
-		return nil, errors.New("it is larger than 1 MiB")
-	}
-	return root.ReadFile(name)
-}
-
-// compose reads a Compose file.
+// compose reads a Compose file. What is wrong in one part does not keep the others from
+// being looked at.
 func compose(root *os.Root, dir, name string, data []byte) (*Project, error) {
-	doc, err := parse(name, data)
-	if err != nil {
+	t := &tree{root: root, seen: map[visit]bool{}}
+	p := &Project{File: name, dir: dir, tree: t, extend: map[string]extend{}, dotenv: map[string]string{}, env: map[string][]envFile{}}
+	base := path.Dir(name)
+	files := []types.ConfigFile{{Filename: path.Join(dir, name), Content: data}}
+	if err := t.add(name, data, base, main); err != nil {
 		return nil, err
 	}
-	p := &Project{File: name, dir: dir, doc: doc, extend: map[string]extend{}, dotenv: map[string]string{}}
-	if err := contained(root, doc, map[string]bool{}); err != nil {
-		return nil, err
+	override := strings.TrimSuffix(name, path.Ext(name)) + ".override" + path.Ext(name)
+	switch more, err := read(root, override); {
+	case err == nil:
+		files = append(files, types.ConfigFile{Filename: path.Join(dir, override), Content: more})
+		if err := t.add(override, more, base, main); err != nil {
+			return nil, err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, dayfly.Invalid(dayfly.Problem{File: override, Message: "cannot be read: " + reason(err)})
 	}
-	p.extension = doc.top(get(doc.root, "x-dayfly"))
-	for _, s := range pairs(get(doc.root, "services")) {
-		doc.service(get(s.value, "x-dayfly"), "services."+s.key.Value+".x-dayfly") // for the places of its problems
-	}
-	// What is wrong with x-dayfly does not keep the rest from being looked at.
-	model, err := p.load(name, data)
-	if err != nil {
-		doc.list = append(doc.list, doc.translate(err)...)
-		return nil, doc.list.err()
-	}
-	p.model = model
-	p.Name = doc.text(get(doc.root, "name"), "name")
-	if env, err := read(root, path.Join(path.Dir(name), ".env")); err == nil {
-		if p.dotenv, err = dotenv.UnmarshalBytesWithLookup(env, nil); err != nil {
-			doc.list = append(doc.list, dayfly.Problem{File: ".env", Message: err.Error()})
+	doc := t.docs[0]
+	p.variables(path.Join(base, ".env"))
+	unsafe := len(t.problems()) > 0
+	for _, d := range t.docs {
+		d.validate()
+		unsafe = unsafe || d.full() || d.manyPorts
+		for _, s := range pairs(get(d.root, "services")) {
+			field := "services." + s.key.Value + ".x-dayfly"
+			x := d.service(get(s.value, "x-dayfly"), field)
+			if len(t.docs) == 1 && get(s.value, "extends") == nil && x.process && !x.hasRun {
+				d.noRun(s.key.Value, field)
+			}
 		}
 	}
-	services, _ := model["services"].(map[string]any)
-	for s := range services {
-		p.order = append(p.order, s)
+	p.extension = doc.top(get(doc.root, "x-dayfly"))
+	p.Name, _ = doc.value["name"].(string)
+	if doc.value["services"] == nil && doc.value["include"] == nil {
+		if _, empty := doc.value["services"]; !empty { // the schema speaks of one that is
+			doc.bad(doc.root, "services", "there are none")
+		}
+		unsafe = true
 	}
-	slices.Sort(p.order)
-	if len(p.order) == 0 {
-		doc.bad(doc.root, "services", "there are none")
+	if unsafe {
+		return nil, t.problems().err()
 	}
-	for _, s := range p.order {
+	model, err := p.load(files)
+	if err != nil {
+		all := t.problems()
+		if len(all) == 0 {
+			all = p.translate(err)
+		}
+		return nil, all.err()
+	}
+	p.model = model
+	if n := len(mapping(model["services"])); n > maxServices {
+		doc.bad(doc.place("services"), "services", "are %d: a project can have %d", n, maxServices)
+		return nil, t.problems().err()
+	}
+	for _, s := range slices.Sorted(maps.Keys(mapping(model["services"]))) {
 		if p.extend[s], err = p.extendOf(s); err != nil {
 			return nil, err
 		}
+		// A service of a profile is one that people start by hand.
+		if len(list(p.service(s)["profiles"])) == 0 || p.extend[s].test {
+			p.order = append(p.order, s)
+			p.readEnvFiles(s)
+		}
 	}
 	p.check()
-	if err := doc.list.err(); err != nil {
+	if err := t.problems().err(); err != nil {
+		return nil, err
+	}
+	// What is wrong whatever the variables are is wrong now.
+	var all problems
+	for _, s := range p.order {
+		if _, err := p.Raw(s); err != nil {
+			all = append(all, p.translate(err)...)
+		}
+	}
+	if err := all.err(); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
+// variables reads .env.
+func (p *Project) variables(name string) {
+	d := p.tree.docs[0]
+	vars, err := p.tree.variables(name, nil)
+	switch {
+	case err == nil:
+		p.dotenv = vars
+	case !errors.Is(err, fs.ErrNotExist):
+		line, text := lineOf(reason(err))
+		d.list = append(d.list, dayfly.Problem{File: name, Line: line, Message: "cannot be read: " + text})
+	}
+}
+
+// service gives the model of a service.
+func (p *Project) service(name string) map[string]any {
+	return mapping(mapping(p.model["services"])[name])
+}
+
 // extendOf reads the x-dayfly of a service as it is after extends and include.
 func (p *Project) extendOf(name string) (extend, error) {
-	services, _ := p.model["services"].(map[string]any)
-	service, _ := services[name].(map[string]any)
-	raw, ok := service["x-dayfly"]
+	raw, ok := p.service(name)["x-dayfly"]
 	if !ok {
 		return extend{}, nil
 	}
@@ -155,44 +196,52 @@ func (p *Project) extendOf(name string) (extend, error) {
 	if err := n.Encode(raw); err != nil {
 		return extend{}, err
 	}
-	own := &document{file: p.File}
-	x := own.service(&n, "services."+name+".x-dayfly")
-	if get(get(get(p.doc.root, "services"), name), "x-dayfly") == nil {
-		p.doc.list = append(p.doc.list, own.list...) // it came from another file, whose places are lost
+	var merged document
+	field := "services." + name + ".x-dayfly"
+	x := merged.service(&n, field)
+	if x.process && !x.hasRun {
+		merged.noRun(name, field)
+	}
+	for _, m := range merged.list { // each file may be right, and the whole wrong
+		_, key, _ := strings.Cut(m.Field, ".x-dayfly")
+		if !slices.ContainsFunc(p.tree.problems(), func(o dayfly.Problem) bool {
+			return strings.HasSuffix(o.Field, ".x-dayfly"+key) && o.Message == m.Message
+		}) {
+			p.tree.bad(strings.Split(m.Field, "."), m.Field, "%s", m.Message)
+		}
 	}
 	return x, nil
 }
 
-// details is what compose-go is given: the file's content, and no variable of the server.
-func (p *Project) details(name string, data []byte, env map[string]string) types.ConfigDetails {
-	return types.ConfigDetails{
-		WorkingDir:  path.Join(p.dir, path.Dir(name)),
-		ConfigFiles: []types.ConfigFile{{Filename: path.Join(p.dir, name), Content: data}},
-		Environment: env,
-	}
+// details is what compose-go is given: files, and no variable of the server.
+func (p *Project) details(files []types.ConfigFile, env map[string]string) types.ConfigDetails {
+	return types.ConfigDetails{WorkingDir: path.Join(p.dir, path.Dir(p.File)), ConfigFiles: files, Environment: env}
 }
 
 func options(o *loader.Options) {
 	o.SkipInterpolation = true
+	o.SkipValidation = true // done before, see composeSchema
 	o.SkipConsistencyCheck = true
-	o.SkipResolveEnvironment = true
+	o.SkipResolveEnvironment = true // opens files wherever they are
+	o.SkipResolveLabels = true
 	o.ResolvePaths = false
+	o.Profiles = []string{"*"}
 	o.SetProjectName("project", true)
 }
 
 // load merges the file with what it includes and extends, and interpolates nothing.
-func (p *Project) load(name string, data []byte) (model map[string]any, err error) {
-	defer func() {
-		if r := recover(); r != nil { // hostile files must not end the server
-			err = dayfly.Errorf(dayfly.CodeInvalid, "the file cannot be read: %v", r)
-		}
-	}()
-	override := strings.TrimSuffix(name, path.Ext(name)) + ".override" + path.Ext(name)
-	details := p.details(name, data, map[string]string{})
-	if more, err := os.ReadFile(path.Join(p.dir, override)); err == nil {
-		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: path.Join(p.dir, override), Content: more})
+func (p *Project) load(files []types.ConfigFile) (model map[string]any, err error) {
+	defer survive(&err)
+	model, err = loader.LoadModelWithContext(context.Background(), p.details(files, map[string]string{}), options)
+	delete(model, "version")
+	return model, err
+}
+
+// survive makes an error of a panic: hostile files must not end the server.
+func survive(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("the file cannot be understood: %v", r)
 	}
-	return loader.LoadModelWithContext(context.Background(), details, options)
 }
 
 // Services gives the names of the services in order.
@@ -221,8 +270,11 @@ func (p *Project) IsTest(service string) bool { return p.extend[service].test }
 func (p *Project) Hash(service string) string {
 	var of any = p.definitions[service]
 	if p.model != nil {
-		services, _ := p.model["services"].(map[string]any)
-		of = services[service]
+		files := make([]string, 0, len(p.env[service]))
+		for _, f := range p.env[service] {
+			files = append(files, f.content)
+		}
+		of = []any{p.service(service), files}
 	}
 	b, err := json.Marshal(of)
 	if err != nil {
@@ -230,78 +282,4 @@ func (p *Project) Hash(service string) string {
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:12])
-}
-
-// Raw gives the definition of a service with all variables empty: its ports, routes
-// and commands, but not its final variables.
-func (p *Project) Raw(service string) (dayfly.Definition, error) {
-	return p.Definition(service, nil)
-}
-
-// Definition gives the definition of a service, interpolated with vars over .env, and with
-// nothing of the server's environment. x-dayfly is left as it is written.
-func (p *Project) Definition(service string, vars map[string]string) (dayfly.Definition, error) {
-	if p.definitions != nil {
-		return p.definitions[service], nil
-	}
-	env := map[string]string{}
-	for k, v := range p.dotenv {
-		env[k] = v
-	}
-	for k, v := range vars {
-		env[k] = v
-	}
-	compose, err := p.interpolate(env)
-	if err != nil {
-		return dayfly.Definition{}, problems(p.doc.translate(err)).err()
-	}
-	s, ok := compose.Services[service]
-	if !ok {
-		return dayfly.Definition{}, dayfly.Errorf(dayfly.CodeNotFound, "%s has no service %q", p.File, service)
-	}
-	return p.define(s), nil
-}
-
-func (p *Project) interpolate(env map[string]string) (*types.Project, error) {
-	model := clone(p.model).(map[string]any)
-	services, _ := model["services"].(map[string]any)
-	for _, s := range services {
-		if s, ok := s.(map[string]any); ok {
-			delete(s, "x-dayfly")
-		}
-	}
-	details := p.details(p.File, nil, env)
-	o := loader.ToOptions(&details, []func(*loader.Options){options})
-	o.SkipResolveEnvironment = false // env_file
-	for section, v := range model {
-		m, ok := v.(map[string]any)
-		if !ok || strings.HasPrefix(section, "x-") {
-			continue
-		}
-		interpolated, err := interpolation.Interpolate(map[string]any{section: m}, *o.Interpolate)
-		if err != nil {
-			return nil, err
-		}
-		model[section] = interpolated[section]
-	}
-	return loader.ModelToProject(model, o, details)
-}
-
-func clone(v any) any {
-	switch v := v.(type) {
-	case map[string]any:
-		c := make(map[string]any, len(v))
-		for k, e := range v {
-			c[k] = clone(e)
-		}
-		return c
-	case []any:
-		c := make([]any, len(v))
-		for i, e := range v {
-			c[i] = clone(e)
-		}
-		return c
-	default:
-		return v
-	}
 }

@@ -32,9 +32,10 @@ func View(in Input) dayfly.Environment {
 		Services: []dayfly.EnvironmentService{}, Databases: []string{}, Missing: []dayfly.Missing{},
 	}
 	if in.Resolution == nil {
-		env.Message = "waiting for its commits to be looked up"
 		if rec.Deleting {
 			env.Phase = dayfly.PhaseDeleting
+		} else {
+			env.Message = "waiting for its commits to be looked up"
 		}
 		return env
 	}

@@ -6,13 +6,13 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/json"
-	"fmt"
 	"html/template"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/proxy"
 )
 
@@ -33,7 +33,9 @@ func NewPages() *Pages {
 // view is what the template shows.
 type view struct {
 	proxy.Problem
-	Colour  template.CSS
+	Kind    string // waiting, failed or missing
+	Label   string
+	Icon    template.URL
 	Reload  int    // seconds until the page asks again; 0 = it does not
 	Next    string // what to do
 	Command string
@@ -46,14 +48,14 @@ func (p *Pages) Write(w http.ResponseWriter, r *http.Request, problem proxy.Prob
 	h.Set("X-Robots-Tag", "noindex")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Vary", "Accept")
+	h.Set("X-Content-Type-Options", "nosniff")
 	if problem.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(int((problem.RetryAfter+time.Second-1)/time.Second)))
+		h.Set("Retry-After", strconv.Itoa(seconds(problem.RetryAfter)))
 	}
 	var body bytes.Buffer
-	if strings.Contains(r.Header.Get("Accept"), "text/html") {
+	if prefersPage(r.Header.Values("Accept")) {
 		h.Set("Content-Type", "text/html; charset=utf-8")
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 		h.Set("Referrer-Policy", "no-referrer")
 		if err := p.page.Execute(&body, look(problem)); err != nil {
 			http.Error(w, problem.Title, problem.Status)
@@ -74,23 +76,72 @@ func (p *Pages) Write(w http.ResponseWriter, r *http.Request, problem proxy.Prob
 	}
 }
 
+// seconds rounds up, so that nobody is asked to come back too early.
+func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
+
+// prefersPage says whether a client names text/html and likes it no less than JSON. One
+// that takes anything is a program.
+func prefersPage(accept []string) bool {
+	var page, data float64
+	for _, header := range accept {
+		for part := range strings.SplitSeq(header, ",") {
+			kind, parameters, _ := strings.Cut(strings.TrimSpace(part), ";")
+			switch kind = strings.ToLower(strings.TrimSpace(kind)); kind {
+			case "text/html", "text/*":
+				page = max(page, quality(parameters))
+			case "application/json", "application/problem+json", "application/*":
+				data = max(data, quality(parameters))
+			}
+		}
+	}
+	return page > 0 && page >= data
+}
+
+// quality is the q of a part of an Accept header; 0 if it makes no sense.
+func quality(parameters string) float64 {
+	for parameter := range strings.SplitSeq(parameters, ";") {
+		name, value, _ := strings.Cut(parameter, "=")
+		if strings.EqualFold(strings.TrimSpace(name), "q") {
+			q, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil || !(q >= 0 && q <= 1) {
+				return 0
+			}
+			return q
+		}
+	}
+	return 1
+}
+
+// icons are dots in the colours of the page. Without one of its own, a browser would ask
+// the service that does not answer for /favicon.ico.
+var icons = map[string]template.URL{
+	"waiting": icon("c98a12"), "failed": icon("c4432f"), "missing": icon("7d838a"),
+}
+
+func icon(colour string) template.URL {
+	return template.URL(`data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'><circle cx='8' cy='8' r='6' fill='%23` + colour + `'/></svg>`) //nolint:gosec // nothing in it is from outside
+}
+
 // look decides colour, reloading and advice.
 func look(problem proxy.Problem) view {
-	v := view{Problem: problem, Colour: "#8a8f96"}
-	logs := fmt.Sprintf("dayfly logs %s %s", problem.Environment, problem.Service)
+	v := view{Problem: problem, Kind: "missing", Label: "Not here"}
 	switch {
-	case problem.State == "failed":
-		v.Colour, v.Next, v.Command = "#c4432f", "What it printed:", logs
+	case problem.State == string(dayfly.PhaseFailed):
+		v.Kind, v.Label = "failed", "Failed"
 	case problem.RetryAfter > 0:
-		v.Colour = "#d59a1f"
-		v.Reload = max(1, int(problem.RetryAfter/time.Second))
-	case problem.Status == http.StatusBadGateway || problem.Status == http.StatusGatewayTimeout:
-		v.Colour, v.Next, v.Command = "#c4432f", "What it printed:", logs
-	case problem.Status == http.StatusNotFound:
-		v.Next, v.Command = "The environments that there are:", "dayfly list"
+		v.Kind, v.Label = "waiting", "One moment"
+		v.Reload = seconds(problem.RetryAfter)
+	case problem.Status >= http.StatusInternalServerError:
+		v.Kind, v.Label = "failed", "No answer"
 	}
-	if strings.HasPrefix(v.Command, "dayfly logs") && problem.Environment == "" {
-		v.Next, v.Command = "", ""
+	v.Icon = icons[v.Kind]
+	switch {
+	case problem.Environment == "" || problem.State == string(dayfly.PhaseDeleting):
+		v.Next, v.Command = "All environments", "dayfly list"
+	case v.Kind == "failed" && problem.Service != "":
+		v.Next, v.Command = "What it printed", "dayfly logs "+problem.Environment+" "+problem.Service
+	default:
+		v.Next, v.Command = "More about it", "dayfly details "+problem.Environment
 	}
 	return v
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -20,6 +21,9 @@ import (
 
 // reach is how long an unreachable server is tried before that is an error.
 const reach = 5 * time.Second
+
+// pause is the time between two tries.
+const pause = 200 * time.Millisecond
 
 // Client calls one server.
 type Client struct {
@@ -51,10 +55,11 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	if out == nil || resp.StatusCode == http.StatusNoContent {
 		return nil
 	}
-	if raw, ok := out.(*[]byte); ok {
-		*raw, err = io.ReadAll(resp.Body)
-		return err
-	}
+	return c.read(resp, out)
+}
+
+// read decodes a good answer.
+func (c *Client) read(resp *http.Response, out any) error {
 	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
 		return dayfly.Errorf(dayfly.CodeInternal, "%s answered something else than JSON: is this a dayfly server?", c.base)
 	}
@@ -70,6 +75,9 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		if content, err = json.Marshal(body); err != nil {
 			return nil, err
 		}
+	}
+	if u, err := url.Parse(c.base); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, dayfly.Invalid(dayfly.Problem{Field: "--server", Message: fmt.Sprintf("%q is no address of a server: write it as http://127.0.0.1:7070", c.base)})
 	}
 	address := c.base + path
 	if len(query) > 0 {
@@ -110,12 +118,16 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }
 
-func unsent(err error) bool { return strings.Contains(err.Error(), "dial ") }
+// unsent says whether an error is from before anything was sent.
+func unsent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
 
 // cause is the innermost error, without the URL that people gave themselves.
 func cause(err error) error {
@@ -165,7 +177,7 @@ func (c *Client) CreateProject(ctx context.Context, r dayfly.ProjectRequest) (p 
 		return p, false, err
 	}
 	defer resp.Body.Close()
-	err = json.NewDecoder(resp.Body).Decode(&p)
+	err = c.read(resp, &p)
 	return p, resp.StatusCode == http.StatusCreated, err
 }
 
@@ -198,7 +210,7 @@ func (c *Client) CreateEnvironment(ctx context.Context, r dayfly.EnvironmentRequ
 		return e, false, err
 	}
 	defer resp.Body.Close()
-	err = json.NewDecoder(resp.Body).Decode(&e)
+	err = c.read(resp, &e)
 	return e, resp.StatusCode == http.StatusAccepted, err
 }
 

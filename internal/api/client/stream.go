@@ -67,7 +67,9 @@ func follow[T any](ctx context.Context, c *Client, path string, stream bool, ask
 				}
 				return
 			}
+			came := false
 			ended := read(resp, func(name, eventID string, data []byte) bool {
+				came = true
 				if eventID != "" {
 					id = eventID
 				}
@@ -93,6 +95,12 @@ func follow[T any](ctx context.Context, c *Client, path string, stream bool, ask
 			if ended {
 				return
 			}
+			if !came { // a server that ends streams at once is not asked without a pause
+				select {
+				case <-ctx.Done():
+				case <-time.After(pause):
+				}
+			}
 		}
 	}
 }
@@ -101,11 +109,17 @@ func follow[T any](ctx context.Context, c *Client, path string, stream bool, ask
 // the stream breaks off.
 func read(resp *http.Response, take func(name, id string, data []byte) bool) (ended bool) {
 	defer resp.Body.Close()
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(nil, 1<<20)
+	lines := bufio.NewReader(resp.Body) // a line is as long as what somebody printed
 	name, id, data := "", "", ""
-	for lines.Scan() {
-		key, value, _ := strings.Cut(lines.Text(), ": ")
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			return false // without what was cut off
+		}
+		if strings.HasPrefix(line, ":") {
+			continue // a sign of life
+		}
+		key, value, _ := strings.Cut(strings.TrimRight(line, "\r\n"), ": ")
 		switch key {
 		case "event":
 			name = value
@@ -120,5 +134,4 @@ func read(resp *http.Response, take func(name, id string, data []byte) bool) (en
 			name, id, data = "", "", ""
 		}
 	}
-	return false
 }
