@@ -8,9 +8,6 @@ TOOLS := .cache/bin
 PACKAGES ?= ./...
 FUZZTIME ?= 10s
 
-# The race detector needs a C compiler; without one the tests run all the same.
-RACE := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
-
 .PHONY: help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -27,8 +24,13 @@ demo: build ## show everything on this machine with the sample project
 test: ## run all tests and list what was skipped
 	scripts/setup
 	@$(GO) build -o $(TOOLS)/testreport ./internal/tools/testreport
-	@[ -n "$(RACE)" ] || echo "no C compiler was found: testing without the race detector"
-	$(GO) test -json $(RACE) -shuffle=on -p 2 -timeout 20m $(PACKAGES) | $(TOOLS)/testreport
+	@# The race detector needs a C compiler; without one the tests run all the same.
+	@race=-race; command -v "$${CC:-cc}" >/dev/null 2>&1 || { race=; echo "no C compiler was found: testing without the race detector"; }; \
+	set -x; $(GO) test -json $$race -shuffle=on -p 2 -timeout 20m $(PACKAGES) | $(TOOLS)/testreport
+
+.PHONY: torture
+torture: ## kill the server at every point, and print what was checked
+	$(GO) test -timeout 60m -v ./test/torture -args -long
 
 .PHONY: fuzz
 fuzz: ## give every fuzz target FUZZTIME

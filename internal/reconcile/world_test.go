@@ -416,6 +416,16 @@ func (w *world) events() (all []string) {
 	return all
 }
 
+// told waits until an event says what is wanted: events are written after what they tell of.
+func (w *world) told(is func(string) bool) {
+	w.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !slices.ContainsFunc(w.events(), is); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.Fatalf("no event says it: %q", w.events())
+		}
+	}
+}
+
 // instances gives what runs now, by service.
 func (w *world) instances() map[string][]dayfly.Instance {
 	in, _ := w.gather()
