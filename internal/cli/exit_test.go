@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
@@ -76,6 +77,8 @@ func TestAWrongCommandLineEndsWithTwoAndAsksNobody(t *testing.T) {
 		{"version -o envfile", "use table, json or yaml"},
 		{"list -o", "needs an argument"},
 		{"completion bash extra", "unknown command"},
+		{"completion tcsh", "unknown command"},
+		{"completion", "say bash, zsh, fish or powershell"},
 	} {
 		t.Run(c.command, func(t *testing.T) {
 			s := newShell(t)
@@ -111,7 +114,8 @@ func TestAServerThatIsNotThereEndsWithFive(t *testing.T) {
 	l.Close()
 	s := newShell(t)
 	s.vars["DAYFLY_SERVER"] = address
-	r := s.run("list")
+	var r result
+	synctest.Test(t, func(*testing.T) { r = s.runContext(context.Background(), "list") }) // it is tried for a while
 	if r.code != 5 || r.out != "" || !strings.Contains(r.err, address) || !strings.Contains(r.err, "dayfly server") {
 		t.Errorf("it ends with %d and says %q", r.code, r.err)
 	}

@@ -55,9 +55,6 @@ func Main(ctx context.Context, args []string, streams Streams, version string) i
 	c := &command{Streams: streams, version: version}
 	root := c.root()
 	root.SetArgs(args)
-	root.SetIn(streams.In)
-	root.SetOut(streams.Out)
-	root.SetErr(streams.Err)
 	return c.exit(root.ExecuteContext(ctx))
 }
 
@@ -83,6 +80,9 @@ stable addresses, and takes everything away when its time is over.
 ` + exitCodes,
 		SilenceUsage: true, SilenceErrors: true,
 	}
+	root.SetIn(c.In)
+	root.SetOut(c.Out) // before the scripts for completion are made, which remember it
+	root.SetErr(c.Err)
 	or := func(name, otherwise string) string {
 		if v := c.Getenv(name); v != "" {
 			return v
@@ -107,6 +107,15 @@ stable addresses, and takes everything away when its time is over.
 	)
 	for _, cmd := range c.serverCommands() {
 		root.AddCommand(cmd)
+	}
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" { // by itself it takes any shell, and shows its help
+			cmd.Args = args(cobra.NoArgs)
+			cmd.RunE = func(*cobra.Command, []string) error {
+				return usagef("completion: say bash, zsh, fish or powershell")
+			}
+		}
 	}
 	return root
 }

@@ -163,6 +163,12 @@ func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, erro
 			return c, usagef("--%s: this version does not have that yet; leave it empty", flag)
 		}
 	}
+	if c.MaxBuilds < 0 {
+		return c, usagef("--max-builds: %d is less than none; 0 is the number of cores", c.MaxBuilds)
+	}
+	if s.logSize < 1 {
+		return c, usagef("--log-size: %d is too small: write a number of MiB from 1 on", s.logSize)
+	}
 	if s.etcd != "" {
 		c.Etcd = strings.Split(s.etcd, ",")
 	}

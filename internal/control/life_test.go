@@ -293,17 +293,18 @@ func TestWaitingForWhatGoesEnds(t *testing.T) {
 	never := func(dayfly.Environment) bool { return false }
 	looked := make(chan struct{}, 100)
 	var waiting sync.WaitGroup
+	var err error
 	waiting.Go(func() {
-		_, err := w.WaitEnvironment(t.Context(), env.Name, func(dayfly.Environment) bool {
+		_, err = w.WaitEnvironment(t.Context(), env.Name, func(dayfly.Environment) bool {
 			looked <- struct{}{}
 			return false
 		})
-		refused(t, err, dayfly.CodeNotFound, env.Name)
 	})
 	<-looked
 	w.forget(env)
 	waiting.Wait()
-	_, err := w.WaitEnvironment(t.Context(), env.Name, never)
+	refused(t, err, dayfly.CodeNotFound, env.Name)
+	_, err = w.WaitEnvironment(t.Context(), env.Name, never)
 	refused(t, err, dayfly.CodeNotFound, env.Name)
 }
 

@@ -16,6 +16,7 @@ const clients = 4
 // load asks hosts for their front page as quickly as they answer.
 type load struct {
 	cancel   context.CancelFunc
+	client   *http.Client
 	begun    time.Time
 	workers  sync.WaitGroup
 	requests atomic.Int64
@@ -39,13 +40,13 @@ func startLoad(ctx context.Context, address string, hosts []string) *load {
 	l := &load{begun: time.Now()}
 	var running context.Context
 	running, l.cancel = context.WithCancel(ctx)
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients * len(hosts)}}
+	l.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients * len(hosts)}}
 	for _, host := range hosts {
 		for range clients {
 			l.workers.Go(func() {
 				for running.Err() == nil {
 					// A request that has begun is let end, so that stopping fails none.
-					l.count(ask(context.WithoutCancel(running), client, address, host))
+					l.count(ask(context.WithoutCancel(running), l.client, address, host))
 				}
 			})
 		}
@@ -64,6 +65,7 @@ func (l *load) count(err error) {
 func (l *load) stop() result {
 	l.cancel()
 	l.workers.Wait()
+	l.client.CloseIdleConnections()
 	r := result{requests: l.requests.Load(), failed: l.failed.Load(), duration: time.Since(l.begun)}
 	if err := l.firstErr.Load(); err != nil {
 		r.err = *err

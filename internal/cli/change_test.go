@@ -1,0 +1,276 @@
+package cli_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/dayfly-dev/dayfly"
+)
+
+func TestCreateWaitsShowsItsStepsAndPrintsTheAddress(t *testing.T) {
+	s := newShell(t)
+	s.control.OnCreate = func(e *dayfly.Environment) {
+		go func(name string) {
+			for _, phase := range []dayfly.Phase{dayfly.PhaseBuilding, dayfly.PhaseStarting, dayfly.PhaseReady} {
+				// The environment is there for others only after this call.
+				for !slices.Contains(s.control.Names(), name) {
+					time.Sleep(time.Millisecond)
+				}
+				s.control.Happen(name, dayfly.Event{Time: time.Now(), Kind: dayfly.EventStep, Message: "web is " + string(phase)})
+				s.control.Change(name, func(e *dayfly.Environment) {
+					ready(e)
+					e.Phase = phase
+				})
+			}
+		}(e.Name)
+	}
+	r := s.run("create", "--project", "shop", "--branch", "x")
+	if r.code != 0 || r.out != "http://shop-x.localhost:8080\n" {
+		t.Errorf("it ends with %d and prints %q", r.code, r.out)
+	}
+	at := -1
+	for _, text := range []string{"web is building", "web is starting", "web is ready"} {
+		i := strings.Index(r.err, text)
+		if i <= at {
+			t.Errorf("the steps are %q, want %q at its place", r.err, text)
+		}
+		at = i
+	}
+}
+
+func TestCreateWithoutWaitingReturnsAtOnce(t *testing.T) {
+	s := newShell(t) // nothing ever gets ready here
+	for i, args := range [][]string{{"create", "a", "--no-wait"}, {"create", "b", "--wait=false"}} {
+		if r := s.run(args...); r.code != 0 || r.out != "" || r.err != "" {
+			t.Errorf("%v ends with %d: %q %q", args, r.code, r.out, r.err)
+		}
+		if calls := s.called(); len(calls) != i+1 {
+			t.Errorf("it called %v", calls)
+		}
+	}
+	if e := onlyJSON[dayfly.Environment](t, s.ok("create", "c", "--no-wait", "-o", "json")); e.Phase != dayfly.PhasePending {
+		t.Errorf("it prints %+v", e)
+	}
+}
+
+func TestCreateAsksForWhatItsFlagsSay(t *testing.T) {
+	s := newShell(t)
+	s.vars["DAYFLY_GITHUB_TOKEN"] = "swordfish"
+	s.ok("create", "n", "--project", "shop", "--branch", "x", "--service", "web=feature/y", "--service", "api=https://example.org/api#z#1", "--service", "db=a#b", "--only", "web,api", "--only", "db",
+		"--base", "none", "--keep", "1d12h", "--with-fixtures", "--no-wait")
+	got := s.control.Requests()[0]
+	if got.Token.Reveal() != "swordfish" {
+		t.Errorf("the token is %q", got.Token.Reveal())
+	}
+	got.Token = dayfly.Secret{}
+	want := dayfly.EnvironmentRequest{WithFixtures: true, Spec: dayfly.EnvironmentSpec{
+		Name: "n", Project: "shop", Branch: "x", Base: "none", Keep: dayfly.Duration(36 * time.Hour), Only: []string{"web", "api", "db"},
+		// The last # parts, and only a repository has one: "a#b" is a branch.
+		Services: []dayfly.ServiceSpec{{Name: "web", Branch: "feature/y"}, {Name: "api", Repo: "https://example.org/api#z", Branch: "1"}, {Name: "db", Branch: "a#b"}},
+	}}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(dayfly.Secret{})); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	s.ok("create", "m", "--repo", "./shop", "--github-token", "other", "--no-wait")
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.control.Requests()[1]; got.Repo != filepath.Join(wd, "shop") || got.Token.Reveal() != "other" {
+		t.Errorf("it asks for %q with %q", got.Repo, got.Token.Reveal())
+	}
+}
+
+func TestWithoutAMainAddressThoseOfTheServicesArePrinted(t *testing.T) {
+	t.Setenv("PATH", t.TempDir()) // no browser
+	s := newShell(t)
+	s.control.OnCreate = func(e *dayfly.Environment) {
+		e.Phase = dayfly.PhaseReady
+		e.Services = []dayfly.EnvironmentService{{Name: "a", URL: "http://a"}, {Name: "b"}, {Name: "c", URL: "http://c"}}
+	}
+	if out := s.ok("create", "n"); out != "http://a\nhttp://c\n" {
+		t.Errorf("it prints %q", out)
+	}
+	s.add("silent")
+	s.control.Change("silent", func(e *dayfly.Environment) { e.URL = "" })
+	if r := s.run("open", "silent"); r.code != 3 || !strings.Contains(r.err, "no public address") {
+		t.Errorf("it ends with %d: %q", r.code, r.err)
+	}
+}
+
+func TestOpenStartsTheBrowserWithTheAddressAndNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	said := filepath.Join(dir, "said")
+	script := "#!/bin/sh\nprintf '%s|' \"$@\" > '" + said + "'\n"
+	if err := os.WriteFile(filepath.Join(dir, "xdg-open"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	s := newShell(t)
+	s.add("a")
+	if out := s.ok("open", "a"); out != "http://a.localhost\n" {
+		t.Errorf("it prints %q", out)
+	}
+	if got, err := os.ReadFile(said); err != nil || string(got) != "http://a.localhost|" {
+		t.Errorf("the browser got %q, %v", got, err)
+	}
+	if err := os.Remove(said); err != nil {
+		t.Fatal(err)
+	}
+	s.control.Change("a", func(e *dayfly.Environment) { e.URL = "--new-window=file:///etc/passwd" })
+	s.ok("open", "a")
+	if _, err := os.ReadFile(said); err == nil {
+		t.Error("the browser was started with something that is no address of the web")
+	}
+}
+
+func TestExtendSaysWhenItEnds(t *testing.T) {
+	s := newShell(t)
+	s.add("a")
+	if out := s.ok("extend", "a", "forever"); out != "a never expires\n" {
+		t.Errorf("it prints %q", out)
+	}
+	out := s.ok("extend", "a", "3d")
+	e, err := s.control.Environment(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "a expires at " + e.ExpiresAt.Local().Format(time.DateTime) + "\n"; out != want {
+		t.Errorf("it prints %q, want %q", out, want)
+	}
+	if d := *s.control.Patches()[1].ExtendBy; d != dayfly.Duration(72*time.Hour) {
+		t.Errorf("it asked for %s", d)
+	}
+}
+
+func TestDeleteTakesSeveralAndGoesOnAfterAnError(t *testing.T) {
+	s := newShell(t)
+	s.control.DeleteAtOnce = true
+	s.add("a", "b", "c")
+	r := s.run("delete", "a", "nobody", "c")
+	if r.code != 3 || r.out != "" || !strings.Contains(r.err, `"nobody"`) {
+		t.Errorf("it ends with %d: %q %q", r.code, r.out, r.err)
+	}
+	if names := s.control.Names(); !slices.Equal(names, []string{"b"}) {
+		t.Errorf("there are %v", names)
+	}
+}
+
+func TestDeleteWaitsUntilAllAreGone(t *testing.T) {
+	s := newShell(t)
+	s.add("a", "b")
+	done := make(chan result, 1)
+	go func() { done <- s.run("rm", "a", "b") }()
+	for _, name := range []string{"a", "b"} {
+		for {
+			e, err := s.control.Environment(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Phase == dayfly.PhaseDeleting {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		select {
+		case r := <-done:
+			t.Fatalf("it ended before %s was gone: %+v", name, r)
+		default:
+		}
+		s.control.Remove(name)
+	}
+	if r := <-done; r.code != 0 || r.out != "" {
+		t.Errorf("it ends with %+v", r)
+	}
+}
+
+func TestDeleteNeedsForceWhereOthersBorrow(t *testing.T) {
+	s := newShell(t)
+	s.add("base", "borrower")
+	s.control.Change("borrower", func(e *dayfly.Environment) { e.Base = "base" })
+	if r := s.run("delete", "base", "--no-wait"); r.code != 7 || !strings.Contains(r.err, "--force") {
+		t.Errorf("it ends with %d: %q", r.code, r.err)
+	}
+	if l := onlyJSON[struct{ Items []dayfly.Environment }](t, s.ok("delete", "base", "--force", "--no-wait", "-o", "json")); len(l.Items) != 1 || l.Items[0].Phase != dayfly.PhaseDeleting {
+		t.Errorf("it prints %+v", l)
+	}
+}
+
+// files writes files into a folder of the test and gives their paths.
+func files(t *testing.T, contents ...string) (paths []string) {
+	t.Helper()
+	dir := t.TempDir()
+	for i, content := range contents {
+		path := filepath.Join(dir, string(rune('a'+i))+".yaml")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+func TestApplyMakesWhatAllFilesSay(t *testing.T) {
+	s := newShell(t)
+	s.control.OnCreate = ready
+	f := files(t, "name: one\nproject: shop\nbranch: x\n", "name: two\nproject: shop\n", "name: three\nproject: shop\n")
+	if out := s.ok("apply", "-f", f[0], "--file", f[1], f[2]); out != "http://one.localhost:8080\nhttp://two.localhost:8080\nhttp://three.localhost:8080\n" {
+		t.Errorf("it prints %q", out)
+	}
+	if names := s.control.Names(); !slices.Equal(names, []string{"one", "three", "two"}) {
+		t.Errorf("there are %v", names)
+	}
+	if spec, err := s.control.Spec(t.Context(), "one"); err != nil || spec.Branch != "x" {
+		t.Errorf("%+v, %v", spec, err)
+	}
+}
+
+func TestApplyChecksAllFilesBeforeAnyIsSent(t *testing.T) {
+	s := newShell(t)
+	f := files(t, "name: one\nproject: shop\n", "name: two\nproject: shop\nbrunch: x\n", "name: THREE\nproject: shop\n", strings.Repeat("#", 1<<20+1))
+	missing := filepath.Join(t.TempDir(), "nowhere.yaml")
+	r := s.run("apply", "-f", f[0], "-f", f[1], "-f", f[2], "-f", f[3], "-f", missing)
+	if r.code != 2 || r.out != "" {
+		t.Errorf("it ends with %d and prints %q", r.code, r.out)
+	}
+	for _, text := range []string{f[1] + ":3:", "brunch", f[2] + ":1:", f[3] + ": is larger than 1 MiB", missing + ": "} {
+		if !strings.Contains(r.err, text) {
+			t.Errorf("it does not say %q: %s", text, r.err)
+		}
+	}
+	if strings.Contains(r.err, f[0]) {
+		t.Errorf("it finds something wrong with the good one: %s", r.err)
+	}
+	if calls := s.called(); len(calls) != 0 {
+		t.Errorf("the server was asked for %v", calls)
+	}
+}
+
+func TestCheckFindsAllMistakesWithoutAServer(t *testing.T) {
+	s := newShell(t)
+	s.vars["DAYFLY_SERVER"] = "nowhere"
+	f := files(t, "name: one\nproject: shop\n", "name: two\nproject: shop\nbrunch: x\nbronch: y\n")
+	if out := s.ok("check", f[0]); out != "nothing is wrong\n" {
+		t.Errorf("it prints %q", out)
+	}
+	missing := filepath.Join(t.TempDir(), "nowhere.yaml")
+	r := s.run("check", f[0], f[1], missing)
+	if r.code != 2 || r.out != "" {
+		t.Errorf("it ends with %d and prints %q", r.code, r.out)
+	}
+	for _, text := range []string{f[1] + ":3:", f[1] + ":4:", missing} {
+		if strings.Count(r.err, text) != 1 {
+			t.Errorf("it does not say %q once: %s", text, r.err)
+		}
+	}
+	r = s.run("check", f[1], "-o", "json")
+	if l := onlyJSON[struct{ Problems []dayfly.Problem }](t, r.out); r.code != 2 || r.err != "" || len(l.Problems) != 2 || l.Problems[0].Line != 3 || l.Problems[0].File != f[1] {
+		t.Errorf("as JSON it ends with %d: %s %s", r.code, r.out, r.err)
+	}
+}
