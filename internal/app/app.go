@@ -390,10 +390,14 @@ func (a *App) takeDown(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var all error
 	for _, env := range list {
 		if _, err := a.control.DeleteEnvironment(ctx, env.Name, dayfly.DeleteOptions{Force: true}); err != nil {
-			return err
+			all = errors.Join(all, err)
 		}
+	}
+	if all != nil {
+		return all
 	}
 	for _, env := range list {
 		_, err := a.control.WaitEnvironment(ctx, env.ID, func(dayfly.Environment) bool { return false })
