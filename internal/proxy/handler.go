@@ -95,6 +95,10 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request, m route.Match, ch
 		p.Pages.Write(w, r, Problem{Status: http.StatusBadGateway, Code: "external", Title: "This service is not ours", Environment: m.Environment, Service: m.Service})
 		return
 	}
+	if !p.limitBody(w, r) {
+		p.Pages.Write(w, r, p.tooLarge())
+		return
+	}
 	f := &forward{proxy: p, match: m, choose: choose}
 	claim, ok := m.Claim(choose, &f.tried)
 	if !ok {
@@ -301,6 +305,10 @@ func (f *forward) error(w http.ResponseWriter, r *http.Request, err error) {
 		default:
 			panic(http.ErrAbortHandler) // the client is gone
 		}
+	}
+	if own := f.proxy.clientsFault(err); own.Status != 0 {
+		f.proxy.Pages.Write(w, r, own)
+		return
 	}
 	var timeout interface{ Timeout() bool }
 	p := Problem{

@@ -43,18 +43,11 @@ type Config struct {
 	Headers        []string // further headers that name an environment, besides X-Dayfly-Env
 	ReleaseHeader  string   // X-Dayfly-Release by default
 	TrustedProxies []netip.Prefix
-	HeaderTimeout  time.Duration // how long a client may take to send its head; 15 s by default
+	Limits         Limits
 	Logger         *slog.Logger
 }
 
-const (
-	envHeader     = "X-Dayfly-Env"
-	headerTimeout = 15 * time.Second
-	// idleTimeout is how long a connection is kept between requests.
-	idleTimeout = 2 * time.Minute
-	// maxHeader is the largest head of a request, in bytes.
-	maxHeader = 64 << 10
-)
+const envHeader = "X-Dayfly-Env"
 
 // Proxy is an engine.
 type Proxy struct {
@@ -104,20 +97,22 @@ func (p *Proxy) server(h http.Handler) *http.Server {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
-		Handler: h, Protocols: protocols, ReadHeaderTimeout: cmp.Or(p.HeaderTimeout, headerTimeout), IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		ErrorLog: p.debug,
+		Handler: h, Protocols: protocols, ErrorLog: p.debug,
+		ReadHeaderTimeout: cmp.Or(p.Limits.HeadTimeout, defaultHeadTimeout),
+		IdleTimeout:       cmp.Or(p.Limits.IdleTimeout, defaultIdleTimeout),
+		MaxHeaderBytes:    cmp.Or(p.Limits.Head, defaultHead),
 	}
 }
 
 // ServePublic takes requests from outside until ctx ends or Shutdown is called.
 func (p *Proxy) ServePublic(ctx context.Context, l net.Listener) error {
-	return serve(ctx, p.public, l)
+	return serve(ctx, p.public, limitConnections(l, p.Limits.Connections, p.Logger))
 }
 
 // ServeInternal takes requests and connections of services until ctx ends or Shutdown
 // is called.
 func (p *Proxy) ServeInternal(ctx context.Context, l net.Listener) error {
-	return serve(ctx, p.internal, &sorter{Listener: l, proxy: p})
+	return serve(ctx, p.internal, &sorter{Listener: limitConnections(l, p.Limits.Connections, p.Logger), proxy: p})
 }
 
 func serve(ctx context.Context, s *http.Server, l net.Listener) error {

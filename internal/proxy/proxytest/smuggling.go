@@ -84,7 +84,7 @@ func testSmuggling(t *testing.T, s suite) {
 		}
 	})
 	t.Run("a head that never ends is given up", func(t *testing.T) {
-		w := s.start(t, proxy.Config{HeaderTimeout: 50 * time.Millisecond})
+		w := s.start(t, proxy.Config{Limits: proxy.Limits{HeadTimeout: 50 * time.Millisecond}})
 		_, r := w.send(w.public, "GET / HTTP/1.1\r\nHost: "+host+"\r\nX-Slow: ")
 		_, _ = io.ReadAll(r) // it ends, or the deadline of the connection fails the test
 		if _, err := r.ReadByte(); err == nil || strings.Contains(err.Error(), "timeout") {
