@@ -14,8 +14,6 @@ func (s *server) doctor() {
 		OperationID: "doctor", Method: http.MethodGet, Path: "/v1/doctor", Tags: []string{"Server"},
 		Summary: "Examine the server's host", Description: "Looks for everything that keeps the server from working well, and says what to do about it. Changes nothing.",
 	}, func(ctx context.Context, _ *struct{}) (*list[dayfly.Finding], error) {
-		out := &list[dayfly.Finding]{}
-		out.Body.Items = s.Doctor(ctx)
-		return out, nil
+		return listOf(s.Doctor(ctx), ""), nil
 	})
 }

@@ -44,6 +44,17 @@ func TestCreateWaitsShowsItsStepsAndPrintsTheAddress(t *testing.T) {
 	}
 }
 
+func TestTheHistoryOfAnEnvironmentIsNotToldAgain(t *testing.T) {
+	s := newShell(t)
+	s.add("a")
+	s.control.Change("a", func(e *dayfly.Environment) { e.CreatedAt = time.Now().Add(-2 * time.Hour) })
+	s.control.Happen("a", dayfly.Event{Time: time.Now().Add(-time.Hour), Message: "old news"})
+	s.control.Happen("a", dayfly.Event{Time: time.Now().Add(time.Minute), Message: "fresh news"})
+	if r := s.run("apply", files(t, "name: a\nproject: shop\n")[0]); r.code != 0 || strings.Contains(r.err, "old news") || strings.Count(r.err, "fresh news") != 1 {
+		t.Errorf("it ends with %d and says %q", r.code, r.err)
+	}
+}
+
 func TestCreateWithoutWaitingReturnsAtOnce(t *testing.T) {
 	s := newShell(t) // nothing ever gets ready here
 	for i, args := range [][]string{{"create", "a", "--no-wait"}, {"create", "b", "--wait=false"}} {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -112,7 +113,7 @@ func onlyJSON[T any](t *testing.T, out string) (v T) {
 	if err := d.Decode(&v); err != nil {
 		t.Fatalf("%q is no JSON: %v", out, err)
 	}
-	if _, err := d.Token(); err != io.EOF { //nolint:errorlint // the decoder's own
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		t.Errorf("after the JSON comes more: %q", out)
 	}
 	return v

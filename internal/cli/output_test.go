@@ -296,6 +296,22 @@ func TestWithoutATerminalNothingIsColouredOrRedrawn(t *testing.T) {
 	}
 }
 
+func TestDoctorShowsWhatIsWrongAndWhatToDo(t *testing.T) {
+	s := newShell(t)
+	s.control.Find(dayfly.Finding{Check: "git", OK: true, Message: "2.50", Advice: "nothing"}, dayfly.Finding{Check: "disk", Message: "is full", Advice: "make room"})
+	r := s.run("doctor")
+	if r.code != 1 || r.err != "" {
+		t.Errorf("it ends with %d: %q", r.code, r.err)
+	}
+	same(t, r.out, "ok     git: 2.50\nWRONG  disk: is full\n       -> make room\n")
+	r = s.run("doctor", "-o", "json")
+	if l := onlyJSON[struct{ Items []dayfly.Finding }](t, r.out); r.code != 1 || len(l.Items) != 2 || l.Items[1].Advice != "make room" {
+		t.Errorf("as JSON it ends with %d: %q", r.code, r.out)
+	}
+	s.control.Find(dayfly.Finding{Check: "git", OK: true, Message: "2.50"})
+	same(t, s.ok("doctor"), "ok     git: 2.50\n")
+}
+
 func TestVersionSaysWhatItIs(t *testing.T) {
 	s := newShell(t)
 	if out := s.ok("version"); !strings.HasPrefix(out, "dayfly v1.2.3 (go1.") {

@@ -199,6 +199,9 @@ func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, erro
 		if err != nil {
 			return c, usagef("--%s: %w", d.flag, err)
 		}
+		if d.flag == "poll" && v <= 0 {
+			return c, usagef("--poll: has to be longer than nothing")
+		}
 		d.into(v)
 	}
 	for _, q := range []struct {

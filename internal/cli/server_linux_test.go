@@ -39,7 +39,7 @@ func plain() app.Config {
 	return app.Config{
 		Data: app.DefaultData(), HTTP: app.DefaultHTTP(), Internal: ":7071", Listen: "127.0.0.1:7070", Given: map[string]bool{"http": false, "internal": false, "listen": false},
 		Domain: "localhost", NamePattern: "{project}-{branch}", HostPattern: "{service}-{env}", ReleaseHeader: "X-Dayfly-Release", Runner: "local", Advertise: "127.0.0.1",
-		LogSize: 16 << 20, Poll: time.Minute, Drain: 10 * time.Minute, Keep: dayfly.Duration(7 * 24 * time.Hour), MaxKeep: dayfly.Duration(30 * 24 * time.Hour), KeepLogs: 24 * time.Hour, Version: "v1",
+		QuotaBuilds: 20 << 30, QuotaCheckouts: 10 << 30, QuotaLogs: 5 << 30, LogSize: 16 << 20, Poll: time.Minute, Drain: 10 * time.Minute, Keep: dayfly.Duration(7 * 24 * time.Hour), MaxKeep: dayfly.Duration(30 * 24 * time.Hour), KeepLogs: 24 * time.Hour, Version: "v1",
 	}
 }
 
@@ -67,8 +67,8 @@ func TestTheServersFlagsSayItsConfiguration(t *testing.T) {
 		{"proxies", []string{"--trusted-proxies", "10.0.0.0/8,192.0.2.1,::1"}, nil, func(c *app.Config) {
 			c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("::1/128")}
 		}},
-		{"the rest", []string{"--data", "/d", "--runner", "local", "--etcd", "a:1,b:2", "--etcd-listen", "c:3", "--advertise", "10.0.0.1", "--max-builds", "3", "--log-size", "1", "--pass-env", "A,B", "--allow-local-repos", "--take-down"}, nil, func(c *app.Config) {
-			c.Data, c.Etcd, c.EtcdListen, c.Advertise, c.MaxBuilds, c.LogSize, c.PassEnv, c.AllowLocal, c.TakeDown = "/d", []string{"a:1", "b:2"}, "c:3", "10.0.0.1", 3, 1<<20, []string{"A", "B"}, true, true
+		{"the rest", []string{"--data", "/d", "--runner", "local", "--etcd", "a:1,b:2", "--etcd-listen", "c:3", "--advertise", "10.0.0.1", "--max-builds", "3", "--log-size", "1", "--pass-env", "A,B", "--quota-builds", "1g", "--quota-checkouts", "512m", "--quota-logs", "0", "--allow-local-repos", "--take-down"}, nil, func(c *app.Config) {
+			c.Data, c.Etcd, c.EtcdListen, c.Advertise, c.MaxBuilds, c.LogSize, c.PassEnv, c.AllowLocal, c.TakeDown, c.QuotaBuilds, c.QuotaCheckouts, c.QuotaLogs = "/d", []string{"a:1", "b:2"}, "c:3", "10.0.0.1", 3, 1<<20, []string{"A", "B"}, true, true, 1<<30, 512<<20, 0
 		}},
 		{"variables", nil, map[string]string{
 			"DAYFLY_HTTP": ":1", "DAYFLY_KEEP_LOGS": "2h", "DAYFLY_MAX_BUILDS": "2", "DAYFLY_HEADER": "a,b", "DAYFLY_ALLOW_FOREVER": "true", "DAYFLY_TRUSTED_PROXIES": "10.0.0.0/8", "DAYFLY_ETCD": "e:1", "DAYFLY_DNS": "",
@@ -162,12 +162,15 @@ func TestAServerWithWrongFlagsEndsWithTwoBeforeItBegins(t *testing.T) {
 		{args: "--max-keep -3d", says: []string{"--max-keep", "no duration"}},
 		{args: "--keep-logs 3", says: []string{"--keep-logs", "no duration"}},
 		{args: "--poll=", says: []string{"--poll", "no duration"}},
+		{args: "--poll 0s", says: []string{"--poll", "longer than nothing"}},
 		{args: "--drain 5x", says: []string{"--drain", "no duration"}},
 		{args: "--keep 3d --max-keep 2d", says: []string{"--max-keep", "shorter than --keep"}},
 		{args: "--trusted-proxies 10.0.0.0/33", says: []string{"--trusted-proxies", "10.0.0.0/33"}},
 		{args: "--trusted-proxies somebody", says: []string{"--trusted-proxies", "somebody"}},
 		{args: "--max-builds many", says: []string{"--max-builds", "many"}},
 		{args: "--max-builds -1", says: []string{"--max-builds"}},
+		{args: "--quota-logs many", says: []string{"--quota-logs", "many"}},
+		{args: "--quota-builds -1g", says: []string{"--quota-builds"}},
 		{args: "--log-size 0", says: []string{"--log-size"}},
 		{args: "--log-size -5", says: []string{"--log-size"}},
 		{args: "--names same", says: []string{"--names", "{branch}"}},

@@ -81,17 +81,22 @@ func (c *command) watch(ctx context.Context, env dayfly.Environment, timeout tim
 	}()
 	news := make(chan struct{}, 1)
 	begun := time.Now().Add(-2 * time.Second)
+	id, old := env.ID, env.CreatedAt.Before(begun)
+	last := int64(0) // of the follower until it has ended
+	show := func(e dayfly.Event) {
+		last = e.ID
+		if !old || !e.Time.Before(begun) { // not the history of what was there before
+			progress.event(e)
+		}
+	}
 	seen := make(chan struct{})
 	follower.Go(func() {
 		defer close(seen)
-		for e, err := range api.Events(events, env.ID, dayfly.EventOptions{Follow: true}) {
+		for e, err := range api.Events(events, id, dayfly.EventOptions{Follow: true}) {
 			if err != nil {
 				return
 			}
-			if e.Time.Before(begun) && e.Time.Before(env.CreatedAt) {
-				continue
-			}
-			progress.event(e)
+			show(e)
 			select {
 			case news <- struct{}{}:
 			default:
@@ -111,10 +116,19 @@ func (c *command) watch(ctx context.Context, env dayfly.Environment, timeout tim
 		env = now
 		progress.phase(env)
 		if done(env) {
-			// What led here is told before the end.
+			// What led here is told before the end: what comes within a moment, and then
+			// what the follower has not got yet.
 			select {
 			case <-seen:
 			case <-time.After(150 * time.Millisecond):
+			}
+			stop()
+			follower.Wait()
+			for e, err := range api.Events(ctx, id, dayfly.EventOptions{After: last}) {
+				if err != nil {
+					break
+				}
+				show(e)
 			}
 			return env, nil
 		}

@@ -19,7 +19,7 @@ import (
 
 // Handler makes the API of a control plane.
 func Handler(c *Control) http.Handler {
-	return api.New(api.Config{Control: c, Version: "v1.2.3", Hosts: []string{"dayfly.example.org"}, Logger: slog.New(slog.DiscardHandler)})
+	return api.New(api.Config{Control: c, Version: "v1.2.3", Hosts: []string{"dayfly.example.org"}, Doctor: c.doctor, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // Control implements api.Control in memory. The zero value is empty and can be used.
@@ -39,6 +39,7 @@ type Control struct {
 	requests []dayfly.EnvironmentRequest
 	patches  []dayfly.EnvironmentPatch
 	run      dayfly.TestRun
+	findings []dayfly.Finding
 	next     int64
 }
 
@@ -530,6 +531,19 @@ func (c *Control) Instances(ctx context.Context, service string) ([]dayfly.Insta
 		err = dayfly.Errorf(dayfly.CodeNotFound, "there is no service %q", service)
 	}
 	return nil, err
+}
+
+// Find says what an examination of the host finds.
+func (c *Control) Find(findings ...dayfly.Finding) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.findings = findings
+}
+
+func (c *Control) doctor(context.Context) []dayfly.Finding {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.findings)
 }
 
 // Ready implements api.Control.

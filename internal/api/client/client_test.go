@@ -330,6 +330,7 @@ func TestFollowingEndsWithItsContextAndWithoutAnError(t *testing.T) {
 	control.Add(dayfly.Environment{Name: "a"}, dayfly.EnvironmentSpec{})
 	control.Happen("a", dayfly.Event{Message: "one"})
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	for e, err := range c.Events(ctx, "a", dayfly.EventOptions{Follow: true}) {
 		if err != nil || e.Message != "one" {
 			t.Errorf("got %+v, %v", e, err)
