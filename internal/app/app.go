@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/api"
 	"github.com/dayfly-dev/dayfly/internal/control"
@@ -270,7 +272,7 @@ func (a *App) startRunner(ctx context.Context) error {
 	a.feed = feed.New(a.cache, a.table, a.log)
 	keeper, err := local.New(ctx, local.Config{
 		Dir: a.folder.path, ClusterID: a.store.ClusterID(), NodeID: a.node, Trees: a.sources,
-		Hooks: runner.Hooks{Drain: a.drain}, MaxBuilds: a.config.MaxBuilds, PassEnv: a.config.PassEnv,
+		Hooks: runner.Hooks{Drain: a.drain}, MaxBuilds: a.config.MaxBuilds, BuildTimeout: a.config.BuildTimeout, PassEnv: a.config.PassEnv,
 		NoProxy: []string{a.config.Domain}, LogMax: a.config.LogSize,
 		MaxBuildBytes: a.config.QuotaBuilds, MaxLogBytes: a.config.QuotaLogs, Logger: a.log,
 	})
@@ -315,6 +317,7 @@ func (a *App) startControl(context.Context) error {
 	a.control = control.New(control.Config{
 		NamePattern: a.config.NamePattern, Keep: a.config.Keep, MaxKeep: a.config.MaxKeep, AllowForever: a.config.AllowForever,
 		KeepLogs: a.config.KeepLogs, Runner: a.config.Runner, NodeID: home,
+		MaxEnvironments: a.config.MaxEnvironments, MaxPerProject: a.config.MaxPerProject,
 		PublicURL: a.publicURL, InternalURL: a.internalURL,
 	}, control.Parts{
 		Store: a.store, Cache: a.cache, Resolver: resolver, Vault: a.vault, Logs: a.runner, Now: time.Now, Logger: a.log,
@@ -346,8 +349,13 @@ func port(l net.Listener) int {
 
 func (a *App) startDataPlane(context.Context) error {
 	a.background("feed", a.feed.Run)
+	limits := a.config.Limits
+	if limits.Connections == 0 {
+		limits.Connections = connections()
+	}
 	a.proxy = proxy.New(proxy.Config{
-		Table: a.table, Pages: web.NewPages(), Headers: a.config.Headers, ReleaseHeader: a.config.ReleaseHeader,
+		Limits: limits,
+		Table:  a.table, Pages: web.NewPages(), Headers: a.config.Headers, ReleaseHeader: a.config.ReleaseHeader,
 		TrustedProxies: a.config.TrustedProxies, Logger: a.log,
 	})
 	// The table is whole before the first request is taken.
@@ -435,6 +443,16 @@ func (a *App) startAPI(context.Context) error {
 		return err
 	})
 	return nil
+}
+
+// connections is how many clients there is room for: each may need a file of its own and one
+// for the service, on two listeners, beside those that the server needs itself.
+func connections() int {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return 0
+	}
+	return int(min(max(files.Cur/5, 100), 1<<20)) //nolint:gosec // bounded
 }
 
 // doctor examines this host.

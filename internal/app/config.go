@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/proxy"
 )
 
 // Config is what the server's flags say. docs/cli.md explains each of them.
@@ -39,6 +40,11 @@ type Config struct {
 	QuotaBuilds, QuotaCheckouts, QuotaLogs int64
 	AllowLocal                             bool // local repositories although the API is not on loopback
 	Poll, Drain                            time.Duration
+	// BuildTimeout bounds the time of a build; 0 = any.
+	BuildTimeout time.Duration
+	// MaxEnvironments bounds all environments, MaxPerProject those of a project; 0 = no bound.
+	MaxEnvironments, MaxPerProject int
+	Limits                         proxy.Limits // of clients
 
 	Keep, MaxKeep dayfly.Duration
 	AllowForever  bool

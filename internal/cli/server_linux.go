@@ -88,6 +88,9 @@ type serverFlags struct {
 	https, dns, environments             string
 	mayfly                               bool
 	logSize                              int
+	maxHead, maxBody                     string
+	headTimeout, bodyTimeout             string
+	idleTimeout, buildTimeout            string
 	quotaBuilds, quotaCheckouts          string
 	quotaLogs                            string
 	verbose                              bool
@@ -121,6 +124,15 @@ func (s *serverFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&s.poll, "poll", "1m", "how often remote repositories are asked for news")
 	f.StringVar(&s.drain, "drain", "10m", "how long requests and connections of a replaced version may take to end")
 	f.IntVar(&s.c.MaxBuilds, "max-builds", 0, "builds at a time (number of cores)")
+	f.StringVar(&s.buildTimeout, "build-timeout", "30m", "how long a build may take; 0s = any time")
+	f.IntVar(&s.c.MaxEnvironments, "max-environments", 1000, "environments in all; 0 = no bound")
+	f.IntVar(&s.c.MaxPerProject, "max-per-project", 200, "environments of a project; 0 = no bound")
+	f.StringVar(&s.maxHead, "max-head", "64k", "bytes of a request's head")
+	f.StringVar(&s.maxBody, "max-body", "0", "bytes of a request's body; 0 = any number")
+	f.StringVar(&s.headTimeout, "head-timeout", "15s", "how long a client may take to send a request's head")
+	f.StringVar(&s.bodyTimeout, "body-timeout", "1m", "how long the next part of a request's body may take, where its length is known; 0s = any time")
+	f.StringVar(&s.idleTimeout, "idle-timeout", "2m", "how long a client's connection is kept between requests")
+	f.IntVar(&s.c.Limits.Connections, "max-connections", 0, "clients' connections at a time, on each of --http and --internal; further ones wait; 0 = a fifth of the files that may be open")
 	f.StringVar(&s.quotaBuilds, "quota-builds", "20g", "bytes of all builds; those not used for the longest time go first; 0 = no bound")
 	f.StringVar(&s.quotaCheckouts, "quota-checkouts", "10g", "bytes of all checkouts and mirrors of repositories")
 	f.StringVar(&s.quotaLogs, "quota-logs", "5g", "bytes of all logs; the oldest of what is gone go first")
@@ -194,6 +206,10 @@ func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, erro
 		{"keep-logs", s.keepLogs, func(d dayfly.Duration) { c.KeepLogs = time.Duration(d) }},
 		{"poll", s.poll, func(d dayfly.Duration) { c.Poll = time.Duration(d) }},
 		{"drain", s.drain, func(d dayfly.Duration) { c.Drain = time.Duration(d) }},
+		{"build-timeout", s.buildTimeout, func(d dayfly.Duration) { c.BuildTimeout = time.Duration(d) }},
+		{"head-timeout", s.headTimeout, func(d dayfly.Duration) { c.Limits.HeadTimeout = time.Duration(d) }},
+		{"body-timeout", s.bodyTimeout, func(d dayfly.Duration) { c.Limits.BodyTimeout = time.Duration(d) }},
+		{"idle-timeout", s.idleTimeout, func(d dayfly.Duration) { c.Limits.IdleTimeout = time.Duration(d) }},
 	} {
 		v, err := dayfly.ParseDuration(d.text)
 		if err != nil {
@@ -204,10 +220,12 @@ func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, erro
 		}
 		d.into(v)
 	}
+	var head int64
 	for _, q := range []struct {
 		flag, text string
 		into       *int64
 	}{
+		{"max-head", s.maxHead, &head}, {"max-body", s.maxBody, &c.Limits.Body},
 		{"quota-builds", s.quotaBuilds, &c.QuotaBuilds}, {"quota-checkouts", s.quotaCheckouts, &c.QuotaCheckouts}, {"quota-logs", s.quotaLogs, &c.QuotaLogs},
 	} {
 		bytes, err := units.RAMInBytes(q.text)
@@ -215,6 +233,15 @@ func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, erro
 			return c, usagef("--%s: %q is no size: write a number and k, m, g or t, such as 20g", q.flag, q.text)
 		}
 		*q.into = bytes
+	}
+	if head < 1<<10 || head > 16<<20 {
+		return c, usagef("--max-head: %s is out of bounds: from 1k to 16m", s.maxHead)
+	}
+	c.Limits.Head = int(head)
+	for flag, n := range map[string]int{"max-environments": c.MaxEnvironments, "max-per-project": c.MaxPerProject, "max-connections": c.Limits.Connections} {
+		if n < 0 {
+			return c, usagef("--%s: %d is less than none", flag, n)
+		}
 	}
 	if s.verbose {
 		s.logLevel = slog.LevelDebug

@@ -17,6 +17,7 @@ import (
 
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/app"
+	"github.com/dayfly-dev/dayfly/internal/proxy"
 )
 
 // parse reads flags of the server as its command does.
@@ -39,6 +40,8 @@ func plain() app.Config {
 	return app.Config{
 		Data: app.DefaultData(), HTTP: app.DefaultHTTP(), Internal: ":7071", Listen: "127.0.0.1:7070", Given: map[string]bool{"http": false, "internal": false, "listen": false},
 		Domain: "localhost", NamePattern: "{project}-{branch}", HostPattern: "{service}-{env}", ReleaseHeader: "X-Dayfly-Release", Runner: "local", Advertise: "127.0.0.1",
+		BuildTimeout: 30 * time.Minute, MaxEnvironments: 1000, MaxPerProject: 200,
+		Limits:      proxy.Limits{Head: 64 << 10, HeadTimeout: 15 * time.Second, BodyTimeout: time.Minute, IdleTimeout: 2 * time.Minute},
 		QuotaBuilds: 20 << 30, QuotaCheckouts: 10 << 30, QuotaLogs: 5 << 30, LogSize: 16 << 20, Poll: time.Minute, Drain: 10 * time.Minute, Keep: dayfly.Duration(7 * 24 * time.Hour), MaxKeep: dayfly.Duration(30 * 24 * time.Hour), KeepLogs: 24 * time.Hour, Version: "v1",
 	}
 }

@@ -22,10 +22,12 @@ type Config struct {
 	MaxKeep      dayfly.Duration
 	AllowForever bool
 	KeepLogs     time.Duration
-	Runner       string // of deployments made here
-	NodeID       string // of deployments made here; "" = a cluster keeps them
-	PublicURL    func(host string) string
-	InternalURL  func(address string) string
+	// MaxEnvironments bounds all environments, MaxPerProject those of a project; 0 = no bound.
+	MaxEnvironments, MaxPerProject int
+	Runner                         string // of deployments made here
+	NodeID                         string // of deployments made here; "" = a cluster keeps them
+	PublicURL                      func(host string) string
+	InternalURL                    func(address string) string
 }
 
 // Resolver resolves environments and reads projects.

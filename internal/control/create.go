@@ -121,6 +121,11 @@ func (c *Control) put(ctx context.Context, p dayfly.Project, spec dayfly.Environ
 	case exists && there.Value.Origin != origin:
 		return none, false, belongsToFile(there.Value)
 	}
+	if !exists {
+		if err := c.room(p.Name); err != nil {
+			return none, false, err
+		}
+	}
 	now := c.now()
 	rec := dayfly.EnvironmentRecord{
 		Format: dayfly.Format, ID: dayfly.NewID(), Spec: spec, Origin: origin, CreatedAt: now,
@@ -171,6 +176,23 @@ func (c *Control) put(ctx context.Context, p dayfly.Project, spec dayfly.Environ
 	}
 	env, err := c.Environment(ctx, spec.Name)
 	return env, !exists, err
+}
+
+// room says whether one more environment of a project is within the limits.
+func (c *Control) room(project string) error {
+	if most := c.config.MaxEnvironments; most > 0 && registry.Len(c.cache, registry.Environments) >= most {
+		return dayfly.Errorf(dayfly.CodeConflict, "there are %d environments, and no more are allowed (--max-environments of the server): delete one first", most)
+	}
+	if most := c.config.MaxPerProject; most > 0 {
+		n := 0
+		for range registry.EnvironmentsOf(c.cache, project) {
+			n++
+		}
+		if n >= most {
+			return dayfly.Errorf(dayfly.CodeConflict, "project %s has %d environments, and no more are allowed (--max-per-project of the server): delete one first", project, most)
+		}
+	}
+	return nil
 }
 
 // appeared says whether there is an environment of this name by now, which the cache

@@ -95,7 +95,8 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request, m route.Match, ch
 		p.Pages.Write(w, r, Problem{Status: http.StatusBadGateway, Code: "external", Title: "This service is not ours", Environment: m.Environment, Service: m.Service})
 		return
 	}
-	if !p.limitBody(w, r) {
+	r, ok := p.limitBody(w, r)
+	if !ok {
 		p.Pages.Write(w, r, p.tooLarge())
 		return
 	}
@@ -299,16 +300,16 @@ func (f *forward) answer(resp *http.Response) error {
 
 // error answers a request that could not be passed on.
 func (f *forward) error(w http.ResponseWriter, r *http.Request, err error) {
+	if own := f.proxy.clientsFault(r, err); own.Status != 0 {
+		f.proxy.Pages.Write(w, r, own)
+		return
+	}
 	if r.Context().Err() != nil {
 		select {
 		case <-f.claim.Cut(): // the instance was cut off: say so if there is still somebody
 		default:
 			panic(http.ErrAbortHandler) // the client is gone
 		}
-	}
-	if own := f.proxy.clientsFault(err); own.Status != 0 {
-		f.proxy.Pages.Write(w, r, own)
-		return
 	}
 	var timeout interface{ Timeout() bool }
 	p := Problem{

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,21 +31,23 @@ const (
 )
 
 // limitBody bounds the body of a request, and says whether it is within the bounds so far.
-func (p *Proxy) limitBody(w http.ResponseWriter, r *http.Request) bool {
+func (p *Proxy) limitBody(w http.ResponseWriter, r *http.Request) (bounded *http.Request, ok bool) {
 	if p.Limits.Body > 0 && r.ContentLength > p.Limits.Body {
-		return false
+		return r, false
 	}
 	if r.ContentLength == 0 {
-		return true
+		return r, true
 	}
 	if p.Limits.Body > 0 {
 		r.Body = http.MaxBytesReader(w, r.Body, p.Limits.Body)
 	}
 	if p.Limits.BodyTimeout > 0 && r.ContentLength > 0 {
 		// Not where the length is unknown: a stream may be silent for as long as it likes.
-		r.Body = &prompt{ReadCloser: r.Body, limit: p.Limits.BodyTimeout, deadline: http.NewResponseController(w).SetReadDeadline}
+		body := &prompt{ReadCloser: r.Body, limit: p.Limits.BodyTimeout, deadline: http.NewResponseController(w).SetReadDeadline}
+		r.Body = body
+		r = r.WithContext(context.WithValue(r.Context(), bodyKey{}, body))
 	}
-	return true
+	return r, true
 }
 
 // prompt is a body whose parts have to follow one another within a limit.
@@ -51,7 +55,10 @@ type prompt struct {
 	io.ReadCloser
 	limit    time.Duration
 	deadline func(time.Time) error
+	late     atomic.Bool
 }
+
+type bodyKey struct{} // of a request's *prompt
 
 func (b *prompt) Read(p []byte) (int, error) {
 	if err := b.deadline(time.Now().Add(b.limit)); err != nil {
@@ -59,15 +66,13 @@ func (b *prompt) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return n, errSlow
+		b.late.Store(true)
 	}
 	if err != nil {
 		_ = b.deadline(time.Time{}) // what comes next on the connection has a limit of its own
 	}
 	return n, err
 }
-
-var errSlow = errors.New("the next part of the body did not come in time")
 
 // tooLarge is the answer to a body beyond the limit.
 func (p *Proxy) tooLarge() Problem {
@@ -77,12 +82,15 @@ func (p *Proxy) tooLarge() Problem {
 
 // clientsFault gives the answer to a request that could not be passed on because of what the
 // client sent, or did not send; Status 0 = because of something else.
-func (p *Proxy) clientsFault(err error) Problem {
+func (p *Proxy) clientsFault(r *http.Request, err error) Problem {
 	var large *http.MaxBytesError
+	// The request is cancelled with its connection's first failure to read, so the
+	// error is not always the body's.
+	slow, _ := r.Context().Value(bodyKey{}).(*prompt)
 	switch {
 	case errors.As(err, &large):
 		return p.tooLarge()
-	case errors.Is(err, errSlow):
+	case slow != nil && slow.late.Load():
 		return Problem{Status: http.StatusRequestTimeout, Code: "body_timeout", Title: "The request took too long",
 			Detail: fmt.Sprintf("%s passed without a part of its body (--body-timeout of the server)", p.Limits.BodyTimeout)}
 	}

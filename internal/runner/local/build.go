@@ -140,8 +140,18 @@ func (r *Runner) makeBuild(ctx context.Context, d dayfly.Deployment, key string)
 	if err != nil {
 		return err
 	}
+	building := ctx
+	if r.BuildTimeout > 0 {
+		var cancel context.CancelFunc
+		building, cancel = context.WithTimeout(ctx, r.BuildTimeout)
+		defer cancel()
+	}
 	for _, c := range d.Definition.Build {
-		if err := r.step(ctx, c, dir, env, out); err != nil {
+		err := r.step(building, c, dir, env, out)
+		if err != nil && ctx.Err() == nil && errors.Is(building.Err(), context.DeadlineExceeded) {
+			return dayfly.Errorf(dayfly.CodeFailed, "the build failed: it took longer than %s (--build-timeout of the server); `%s` was running", r.BuildTimeout, strings.Join(c, " "))
+		}
+		if err != nil {
 			return err
 		}
 	}

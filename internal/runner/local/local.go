@@ -39,10 +39,12 @@ type Config struct {
 	NodeID    string
 	Trees     Trees
 	Hooks     runner.Hooks
-	MaxBuilds int      // at a time
-	PassEnv   []string // variables of the server that commands see, besides the usual ones
-	NoProxy   []string // added to NO_PROXY
-	LogMax    int64    // bytes kept on disk of each log
+	MaxBuilds int // at a time
+	// BuildTimeout is how long all commands of a build may take together; 0 = any time.
+	BuildTimeout time.Duration
+	PassEnv      []string // variables of the server that commands see, besides the usual ones
+	NoProxy      []string // added to NO_PROXY
+	LogMax       int64    // bytes kept on disk of each log
 	// MaxBuildBytes and MaxLogBytes bound all builds and all logs together; 0 = no bound.
 	MaxBuildBytes, MaxLogBytes int64
 	Logger                     *slog.Logger
