@@ -60,6 +60,7 @@ type App struct {
 	feed      *feed.Feed
 	runner    runner.Runner
 	sweepers  []reconcile.Sweeper
+	users     local.Users // zero: services run as the server's own user
 	leftovers func() []dayfly.Leftover
 	control   *control.Control
 	proxy     *proxy.Proxy
@@ -270,8 +271,12 @@ func (a *App) startRunner(ctx context.Context) error {
 	a.vault = keys
 	a.table = route.New(route.Options{Domain: a.config.Domain, InternalSuffixes: a.config.InternalSuffixes})
 	a.feed = feed.New(a.cache, a.table, a.log)
+	if a.users, err = a.serviceUsers(); err != nil {
+		return err
+	}
 	keeper, err := local.New(ctx, local.Config{
-		Dir: a.folder.path, ClusterID: a.store.ClusterID(), NodeID: a.node, Trees: a.sources,
+		Users: a.users,
+		Dir:   a.folder.path, ClusterID: a.store.ClusterID(), NodeID: a.node, Trees: a.sources,
 		Hooks: runner.Hooks{Drain: a.drain}, MaxBuilds: a.config.MaxBuilds, BuildTimeout: a.config.BuildTimeout, PassEnv: a.config.PassEnv,
 		NoProxy: []string{a.config.Domain}, LogMax: a.config.LogSize,
 		MaxBuildBytes: a.config.QuotaBuilds, MaxLogBytes: a.config.QuotaLogs, Logger: a.log,
@@ -282,6 +287,22 @@ func (a *App) startRunner(ctx context.Context) error {
 	a.runner, a.sweepers = keeper, []reconcile.Sweeper{keeper, git}
 	a.onStop("runner", func(context.Context) error { return a.runner.Close() })
 	return nil
+}
+
+// serviceUsers says which users services and builds run as.
+func (a *App) serviceUsers() (local.Users, error) {
+	if os.Geteuid() != 0 || a.config.LastUser == 0 {
+		return local.Users{}, nil
+	}
+	closed, err := local.Closed(a.folder.path)
+	if err != nil {
+		return local.Users{}, err
+	}
+	if closed != "" {
+		a.log.Warn("services and builds run as root, since other users could not reach their files: run chmod o+x on this folder, or choose another one with --data", "folder", closed)
+		return local.Users{}, nil
+	}
+	return local.Users{First: a.config.FirstUser, Last: a.config.LastUser}, nil
 }
 
 // drain takes an instance out of rotation and waits until nobody is on it, for as
@@ -469,7 +490,7 @@ func (a *App) doctor(ctx context.Context) []dayfly.Finding {
 		addresses[name] = tcp.String()
 	}
 	return doctor.Examine(ctx, doctor.Host{
-		Data: a.folder.path, Domain: a.config.Domain, Addresses: addresses, Ready: a.control.Ready, Leftovers: a.leftovers,
+		Data: a.folder.path, Domain: a.config.Domain, Addresses: addresses, Users: os.Geteuid() == 0 && a.config.LastUser != 0, Ready: a.control.Ready, Leftovers: a.leftovers,
 	})
 }
 

@@ -36,6 +36,9 @@ type Config struct {
 	MaxBuilds  int
 	LogSize    int64 // bytes kept of each service's output
 	PassEnv    []string
+	// FirstUser to LastUser are the ids of users that services and builds run as where the
+	// server is root; 0 = as the server's own user.
+	FirstUser, LastUser int
 	// Bytes of all builds, of all checkouts and mirrors, and of all logs; 0 = no bound.
 	QuotaBuilds, QuotaCheckouts, QuotaLogs int64
 	AllowLocal                             bool // local repositories although the API is not on loopback

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -88,7 +89,7 @@ type serverFlags struct {
 	https, dns, environments             string
 	mayfly                               bool
 	logSize                              int
-	maxHead, maxBody                     string
+	maxHead, maxBody, uids               string
 	headTimeout, bodyTimeout             string
 	idleTimeout, buildTimeout            string
 	quotaBuilds, quotaCheckouts          string
@@ -124,6 +125,7 @@ func (s *serverFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&s.poll, "poll", "1m", "how often remote repositories are asked for news")
 	f.StringVar(&s.drain, "drain", "10m", "how long requests and connections of a replaced version may take to end")
 	f.IntVar(&s.c.MaxBuilds, "max-builds", 0, "builds at a time (number of cores)")
+	f.StringVar(&s.uids, "uids", "200000-265535", "where the server is root: ids of users that services and builds run as, one for each environment and one for the builds of each project; empty = root")
 	f.StringVar(&s.buildTimeout, "build-timeout", "30m", "how long a build may take; 0s = any time")
 	f.IntVar(&s.c.MaxEnvironments, "max-environments", 1000, "environments in all; 0 = no bound")
 	f.IntVar(&s.c.MaxPerProject, "max-per-project", 200, "environments of a project; 0 = no bound")
@@ -220,6 +222,11 @@ func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, erro
 		}
 		d.into(v)
 	}
+	if s.uids != "" {
+		if n, err := fmt.Sscanf(s.uids+" ", "%d-%d ", &c.FirstUser, &c.LastUser); n != 2 || err != nil || c.FirstUser < 1000 || c.LastUser < c.FirstUser || c.LastUser >= 1<<31 {
+			return c, usagef("--uids: %q is no range of ids: write FIRST-LAST, from 1000 on, such as 200000-265535", s.uids)
+		}
+	}
 	var head int64
 	for _, q := range []struct {
 		flag, text string
@@ -264,7 +271,8 @@ which takes everything away.`,
 			if err != nil {
 				return err
 			}
-			config.HTTP = ":8080" // also for root: nothing here needs port 80
+			config.HTTP = ":8080"                    // also for root: nothing here needs port 80
+			config.FirstUser, config.LastUser = 0, 0 // so that it works wherever Go is installed
 			return demo.Run(cmd.Context(), demo.Options{Once: once, Out: c.Out, Config: config})
 		},
 	}

@@ -40,7 +40,7 @@ func plain() app.Config {
 	return app.Config{
 		Data: app.DefaultData(), HTTP: app.DefaultHTTP(), Internal: ":7071", Listen: "127.0.0.1:7070", Given: map[string]bool{"http": false, "internal": false, "listen": false},
 		Domain: "localhost", NamePattern: "{project}-{branch}", HostPattern: "{service}-{env}", ReleaseHeader: "X-Dayfly-Release", Runner: "local", Advertise: "127.0.0.1",
-		BuildTimeout: 30 * time.Minute, MaxEnvironments: 1000, MaxPerProject: 200,
+		FirstUser: 200000, LastUser: 265535, BuildTimeout: 30 * time.Minute, MaxEnvironments: 1000, MaxPerProject: 200,
 		Limits:      proxy.Limits{Head: 64 << 10, HeadTimeout: 15 * time.Second, BodyTimeout: time.Minute, IdleTimeout: 2 * time.Minute},
 		QuotaBuilds: 20 << 30, QuotaCheckouts: 10 << 30, QuotaLogs: 5 << 30, LogSize: 16 << 20, Poll: time.Minute, Drain: 10 * time.Minute, Keep: dayfly.Duration(7 * 24 * time.Hour), MaxKeep: dayfly.Duration(30 * 24 * time.Hour), KeepLogs: 24 * time.Hour, Version: "v1",
 	}

@@ -42,6 +42,10 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	programs = dir
+	if err := os.Chmod(dir, 0o755); err != nil { // services may run as other users
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	build := exec.Command("go", "build", "-o", dir+"/", "../../cmd/dayfly", "./testservice", "./etcdserver")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -53,7 +57,13 @@ func run(m *testing.M) int {
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir:                 ".",
+		Dir: ".",
+		Condition: func(cond string) (bool, error) {
+			if cond == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("no such condition: %s", cond)
+		},
 		UpdateScripts:       *update,
 		RequireExplicitExec: false,
 		Setup:               setup,

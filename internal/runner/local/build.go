@@ -120,6 +120,13 @@ func (r *Runner) makeBuild(ctx context.Context, d dayfly.Deployment, key string)
 	if err := r.Trees.Worktree(ctx, d, fresh); err != nil {
 		return err
 	}
+	user, err := r.buildUser(d.Key.Project)
+	if err != nil {
+		return err
+	}
+	if err := chown(fresh, user); err != nil {
+		return err
+	}
 	crash.Point("after writing a tree")
 	release, err := r.firstBuild(ctx, d)
 	if err != nil {
@@ -147,7 +154,7 @@ func (r *Runner) makeBuild(ctx context.Context, d dayfly.Deployment, key string)
 		defer cancel()
 	}
 	for _, c := range d.Definition.Build {
-		err := r.step(building, c, dir, env, out)
+		err := r.step(building, c, dir, env, out, user)
 		if err != nil && ctx.Err() == nil && errors.Is(building.Err(), context.DeadlineExceeded) {
 			return dayfly.Errorf(dayfly.CodeFailed, "the build failed: it took longer than %s (--build-timeout of the server); `%s` was running", r.BuildTimeout, strings.Join(c, " "))
 		}
@@ -199,11 +206,11 @@ func (r *Runner) firstBuild(ctx context.Context, d dayfly.Deployment) (release f
 }
 
 // step runs one command of a build; whatever it leaves running is ended.
-func (r *Runner) step(ctx context.Context, c dayfly.Command, dir string, env map[string]string, out *os.File) error {
+func (r *Runner) step(ctx context.Context, c dayfly.Command, dir string, env map[string]string, out *os.File, user int) error {
 	args := spec.Expand(c, env)
 	shown := strings.Join(args, " ")
 	fmt.Fprintf(out, "$ %s\n", shown)
-	path, err := lookPath(args[0], dir, env["PATH"])
+	path, err := lookPath(args[0], dir, env["PATH"], user)
 	if err != nil {
 		return dayfly.Errorf(dayfly.CodeFailed, "the build failed: %s: %v", args[0], err)
 	}
@@ -211,7 +218,7 @@ func (r *Runner) step(ctx context.Context, c dayfly.Command, dir string, env map
 	cmd.Args[0] = args[0]
 	cmd.Dir, cmd.Env = dir, list(env)
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: credential(user)}
 	cmd.Cancel = func() error { killGroup(cmd.Process.Pid); return nil }
 	cmd.WaitDelay = time.Second
 	err = cmd.Run()

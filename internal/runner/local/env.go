@@ -58,12 +58,29 @@ func (r *Runner) inherited(d dayfly.Deployment, tree string) (map[string]string,
 			return nil, err
 		}
 	}
+	if err := r.ownCache(d, cache); err != nil {
+		return nil, err
+	}
 	env["GOENV"] = "off"
 	if u, err := user.Current(); err == nil {
 		env["USER"], env["LOGNAME"] = u.Username, u.Username
 	}
 	env["GIT_CONFIG_COUNT"], env["GIT_CONFIG_KEY_0"], env["GIT_CONFIG_VALUE_0"] = "1", "safe.directory", tree
 	return env, nil
+}
+
+// ownCache gives the folders of a project's cache to the user of its builds.
+func (r *Runner) ownCache(d dayfly.Deployment, cache string) error {
+	uid, err := r.buildUser(d.Key.Project)
+	if err != nil || uid == 0 {
+		return err
+	}
+	for _, dir := range []string{"", "go", "go/pkg", "go/pkg/mod", "go-build", "npm", "npm-prefix", "home", "tmp"} {
+		if err := os.Lchown(filepath.Join(cache, dir), uid, uid); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // folderName is a project's name, which is a DNS label, as a folder.
@@ -88,15 +105,23 @@ func (i *instance) command(d dayfly.Deployment, build string) (command, error) {
 	r := i.k.r
 	tree := r.path("builds", build)
 	private := r.path("private", d.ID, i.rec.ID)
+	if err := os.MkdirAll(private, 0o711); err != nil {
+		return command{}, err
+	}
+	user := i.k.rec.User
 	for _, dir := range []string{"data", "home", "tmp"} {
-		if err := os.MkdirAll(filepath.Join(private, dir), 0o700); err != nil {
+		err := os.Mkdir(filepath.Join(private, dir), 0o700)
+		if err == nil {
+			err = chown(filepath.Join(private, dir), user)
+		}
+		if err != nil && !errors.Is(err, os.ErrExist) {
 			return command{}, err
 		}
 	}
 	if d.Definition.Writable {
 		own := filepath.Join(private, "tree")
 		if _, err := os.Stat(own); errors.Is(err, os.ErrNotExist) {
-			if err := copyTree(tree, own); err != nil {
+			if err := errors.Join(copyTree(tree, own), chown(own, user)); err != nil {
 				return command{}, err
 			}
 		}
@@ -105,6 +130,9 @@ func (i *instance) command(d dayfly.Deployment, build string) (command, error) {
 	env, err := r.inherited(d, tree)
 	if err != nil {
 		return command{}, err
+	}
+	if user != 0 {
+		env["USER"], env["LOGNAME"] = userName, userName
 	}
 	env["HOME"], env["TMPDIR"] = filepath.Join(private, "home"), filepath.Join(private, "tmp")
 	maps.Copy(env, d.Variables)
@@ -119,7 +147,7 @@ func (i *instance) command(d dayfly.Deployment, build string) (command, error) {
 		return command{}, err
 	}
 	args := spec.Expand(d.Definition.Run, env)
-	path, err := lookPath(args[0], dir, env["PATH"])
+	path, err := lookPath(args[0], dir, env["PATH"], user)
 	if err != nil {
 		return command{}, err
 	}
@@ -127,7 +155,7 @@ func (i *instance) command(d dayfly.Deployment, build string) (command, error) {
 	if err != nil {
 		return command{}, err
 	}
-	return command{path: path, args: args, env: list(env), dir: dir, out: out}, nil
+	return command{path: path, args: args, env: list(env), dir: dir, out: out, user: user}, nil
 }
 
 // variables gives the environment of a running instance, for commands that check it.
@@ -142,11 +170,26 @@ func (i *instance) variables(d dayfly.Deployment) map[string]string {
 	return env
 }
 
-// lookPath finds a program as a shell started in dir with this PATH would.
-func lookPath(name, dir, path string) (string, error) {
+// userName is what users of ours are called; they have no name of their own.
+const userName = "dayfly"
+
+// lookPath finds a program as a shell of a user started in dir with this PATH would; user 0 is
+// the server's own.
+func lookPath(name, dir, path string, user int) (string, error) {
+	why := ""
 	usable := func(file string) bool {
 		info, err := os.Stat(file)
-		return err == nil && !info.IsDir() && info.Mode()&0o111 != 0
+		if err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
+			return false
+		}
+		if user == 0 {
+			return true
+		}
+		reason := reachable(file)
+		if reason != "" && why == "" {
+			why = fmt.Sprintf("; %s is there, but %s: services do not run as root (see --uids)", file, reason)
+		}
+		return reason == ""
 	}
 	if strings.Contains(name, "/") {
 		file := name
@@ -154,6 +197,9 @@ func lookPath(name, dir, path string) (string, error) {
 			file = filepath.Join(dir, name)
 		}
 		if !usable(file) {
+			if why != "" {
+				return "", fmt.Errorf("%s cannot be run%s", name, why)
+			}
 			return "", fmt.Errorf("there is no program %s in the tree: is it built?", name)
 		}
 		return file, nil
@@ -163,7 +209,7 @@ func lookPath(name, dir, path string) (string, error) {
 			return file, nil
 		}
 	}
-	return "", fmt.Errorf("%w: %s (PATH is %s)", exec.ErrNotFound, name, path)
+	return "", fmt.Errorf("%w: %s (PATH is %s)%s", exec.ErrNotFound, name, path, why)
 }
 
 // list gives an environment as a sorted list.

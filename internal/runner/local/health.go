@@ -150,13 +150,13 @@ func (i *instance) test(ctx context.Context, d dayfly.Deployment) error {
 	env := i.variables(d)
 	args := spec.Expand(d.Definition.Health.Test, env)
 	dir := i.k.r.path("builds", buildKey(d))
-	path, err := lookPath(args[0], dir, env["PATH"])
+	path, err := lookPath(args[0], dir, env["PATH"], i.k.rec.User)
 	if err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, path, args[1:]...) //nolint:forbidigo // an argument vector of the project file
 	cmd.Dir, cmd.Env = dir, list(env)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: credential(i.k.rec.User)}
 	cmd.Cancel = func() error { killGroup(cmd.Process.Pid); return nil }
 	cmd.WaitDelay = time.Second
 	err = cmd.Run()

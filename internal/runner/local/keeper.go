@@ -23,6 +23,7 @@ const tailLines = 20
 // deploymentRecord is what is kept of a deployment on disk.
 type deploymentRecord struct {
 	Deployment dayfly.Deployment `json:"deployment"`
+	User       int               `json:"user,omitempty"` // that its services run as; 0 = the server's own
 	Replicas   int               `json:"replicas"`
 	Build      string            `json:"build,omitempty"` // name of the build that is ready
 	Failure    string            `json:"failure,omitempty"`

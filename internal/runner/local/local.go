@@ -47,7 +47,9 @@ type Config struct {
 	LogMax       int64    // bytes kept on disk of each log
 	// MaxBuildBytes and MaxLogBytes bound all builds and all logs together; 0 = no bound.
 	MaxBuildBytes, MaxLogBytes int64
-	Logger                     *slog.Logger
+	// Users that services and builds run as; every one of them must be able to enter Dir.
+	Users  Users
+	Logger *slog.Logger
 }
 
 // Runner implements runner.Runner.
@@ -65,6 +67,9 @@ type Runner struct {
 	building map[string]*build
 	first    map[string]chan struct{}          // held by the first build of a project
 	watchers map[chan struct{}]map[string]bool // what has changed, for each reader of Changes
+
+	owners   map[string]int // users by owner of deployments, see Users
+	lastUser int            // given
 
 	// Of Sweep, which one goroutine calls:
 	noticed map[string]time.Time // leftovers
@@ -88,7 +93,7 @@ func New(_ context.Context, config Config) (*Runner, error) {
 	}
 	r := &Runner{Config: config, boot: string(boot[:36]), builds: make(chan struct{}, config.MaxBuilds),
 		keepers: map[string]*keeper{}, building: map[string]*build{}, first: map[string]chan struct{}{}, watchers: map[chan struct{}]map[string]bool{},
-		noticed: map[string]time.Time{}, sizes: map[string]int64{}}
+		owners: map[string]int{}, noticed: map[string]time.Time{}, sizes: map[string]int64{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	for _, dir := range []string{"builds", "run", "logs", "cache", "private"} {
 		if err := os.MkdirAll(r.path(dir), 0o711); err != nil {
@@ -141,6 +146,10 @@ func (r *Runner) adopt() error {
 			continue
 		}
 		r.keepers[d.Name()] = k
+		if k.rec.User != 0 {
+			r.owners[k.rec.Deployment.Key.Owner] = k.rec.User
+			r.lastUser = max(r.lastUser, k.rec.User)
+		}
 	}
 	for _, k := range r.keepers {
 		for _, i := range k.instances {
@@ -167,6 +176,10 @@ func (r *Runner) Capabilities() runner.Capabilities {
 
 // keeper gives the keeper of a deployment, made where there is none.
 func (r *Runner) keeper(d dayfly.Deployment) (*keeper, error) {
+	user, err := r.serviceUser(d.Key.Owner)
+	if err != nil {
+		return nil, err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ctx.Err() != nil {
@@ -174,7 +187,7 @@ func (r *Runner) keeper(d dayfly.Deployment) (*keeper, error) {
 	}
 	k := r.keepers[d.ID]
 	if k == nil {
-		k = &keeper{r: r, rec: deploymentRecord{Deployment: d}, instances: map[string]*instance{}}
+		k = &keeper{r: r, rec: deploymentRecord{Deployment: d, User: user}, instances: map[string]*instance{}}
 		if err := k.write(); err != nil {
 			return nil, err
 		}
@@ -289,6 +302,7 @@ func (r *Runner) Remove(ctx context.Context, id string) error {
 		}
 		r.mu.Lock()
 		delete(r.keepers, id)
+		r.forgetUser(k.rec.Deployment.Key.Owner)
 		r.mu.Unlock()
 	}
 	crash.Point("before deleting a deployment's folders")

@@ -61,6 +61,7 @@ type command struct {
 	env  []string
 	dir  string
 	out  *os.File
+	user int // 0 = the server's own
 }
 
 // start starts a process with a session and a group of its own, that outlives the
@@ -75,7 +76,7 @@ func (c command) start(boot string) (process, error) {
 	pid, err := syscall.ForkExec(c.path, c.args, &syscall.ProcAttr{
 		Dir: c.dir, Env: c.env,
 		Files: []uintptr{null.Fd(), c.out.Fd(), c.out.Fd()},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: credential(c.user)},
 	})
 	if err != nil {
 		return process{}, fmt.Errorf("%s: %w", c.args[0], err)

@@ -8,7 +8,8 @@
 //
 // http: / tells who answers (with the content of the file VERSION), /env prints the
 // environment, /call?url=U calls U with the headers that services hand on, /slow takes
-// a second, /exit ends the process, /headers shows what arrived.
+// a second, /exit ends the process, /headers shows what arrived, /id the user, /write writes a
+// private file and /read?file=F reads one.
 package main
 
 import (
@@ -20,6 +21,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -77,6 +79,17 @@ func serve(ctx context.Context) error {
 		time.Sleep(time.Second)
 		io.WriteString(w, who)
 	})
+	mux.HandleFunc("/id", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "uid=%d gid=%d\n", os.Getuid(), os.Getgid())
+	})
+	mux.HandleFunc("/write", func(w http.ResponseWriter, r *http.Request) {
+		file := filepath.Join(os.Getenv("DAYFLY_DIR"), "private")
+		answer(w, "wrote "+file+"\n", os.WriteFile(file, []byte("secret\n"), 0o600))
+	})
+	mux.HandleFunc("/read", func(w http.ResponseWriter, r *http.Request) {
+		b, err := os.ReadFile(r.FormValue("file"))
+		answer(w, string(b), err)
+	})
 	mux.HandleFunc("/exit", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Println("exit was asked for")
 		os.Exit(3)
@@ -113,6 +126,14 @@ func serve(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+func answer(w http.ResponseWriter, text string, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	io.WriteString(w, text)
 }
 
 func echo(ctx context.Context) error {
