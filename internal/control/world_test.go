@@ -17,6 +17,7 @@ import (
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/control"
 	"github.com/dayfly-dev/dayfly/internal/registry"
+	"github.com/dayfly-dev/dayfly/internal/registry/registrytest"
 	"github.com/dayfly-dev/dayfly/internal/resolve"
 	"github.com/dayfly-dev/dayfly/internal/runner"
 	"github.com/dayfly-dev/dayfly/internal/vault"
@@ -57,20 +58,7 @@ func defaults() control.Config {
 func start(t *testing.T, change ...func(*control.Config)) *world {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
-	store, err := registry.Open(context.Background(), registry.Config{Dir: t.TempDir(), Logger: quiet})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := store.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	cache := registry.NewCache(store)
-	if err := cache.Start(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cache.Close)
+	store, cache := registrytest.Open(t)
 	keys, err := vault.Open(filepath.Join(t.TempDir(), "key"))
 	if err != nil {
 		t.Fatal(err)

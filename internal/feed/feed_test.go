@@ -16,6 +16,7 @@ import (
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/feed"
 	"github.com/dayfly-dev/dayfly/internal/registry"
+	"github.com/dayfly-dev/dayfly/internal/registry/registrytest"
 	"github.com/dayfly-dev/dayfly/internal/release"
 	"github.com/dayfly-dev/dayfly/internal/route"
 )
@@ -35,20 +36,7 @@ type world struct {
 func open(t *testing.T) *world {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
-	store, err := registry.Open(context.Background(), registry.Config{Dir: t.TempDir(), Logger: quiet})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := store.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	cache := registry.NewCache(store)
-	if err := cache.Start(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cache.Close)
+	store, cache := registrytest.Open(t)
 	w := &world{T: t, store: store, cache: cache, table: route.New(route.Options{Domain: "localhost", InternalSuffixes: []string{".internal"}})}
 	w.feed = feed.New(cache, w.table, quiet)
 	return w

@@ -18,6 +18,7 @@ import (
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/reconcile"
 	"github.com/dayfly-dev/dayfly/internal/registry"
+	"github.com/dayfly-dev/dayfly/internal/registry/registrytest"
 	"github.com/dayfly-dev/dayfly/internal/release"
 	"github.com/dayfly-dev/dayfly/internal/runner"
 	"github.com/dayfly-dev/dayfly/internal/runner/fake"
@@ -203,21 +204,7 @@ type world struct {
 func newWorld(t *testing.T, k kind) *world {
 	t.Helper()
 	w := &world{T: t, host: k.host(t), news: quiet{}}
-	var err error
-	log := slog.New(slog.DiscardHandler)
-	if w.store, err = registry.Open(t.Context(), registry.Config{Dir: t.TempDir(), Logger: log}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := w.store.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	w.cache = registry.NewCache(w.store)
-	if err := w.cache.Start(context.WithoutCancel(t.Context())); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.cache.Close)
+	w.store, w.cache = registrytest.Open(t)
 	t.Cleanup(func() {
 		if w.stop != nil {
 			w.stop()
