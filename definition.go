@@ -60,6 +60,8 @@ type Definition struct {
 	Repo    string            `json:"repo,omitempty"`  // the repository the service lives in, "" = the project's
 	Restart string            `json:"restart,omitempty"`
 	Stop    Stop              `json:"stop"`
+	Memory  int64             `json:"memory,omitempty"` // bytes that an instance may use; 0 = the server's usual
+	CPUs    float64           `json:"cpus,omitempty"`   // cores that an instance may use; 0 = the server's usual
 	Scale   Scale             `json:"scale"`
 	Release ReleaseDefinition `json:"release"`
 	Volumes []string          `json:"volumes,omitempty"` // names of named volumes

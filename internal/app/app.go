@@ -275,8 +275,8 @@ func (a *App) startRunner(ctx context.Context) error {
 		return err
 	}
 	keeper, err := local.New(ctx, local.Config{
-		Users: a.users,
-		Dir:   a.folder.path, ClusterID: a.store.ClusterID(), NodeID: a.node, Trees: a.sources,
+		Users: a.users, Memory: a.config.Memory, CPUs: a.config.CPUs,
+		Dir: a.folder.path, ClusterID: a.store.ClusterID(), NodeID: a.node, Trees: a.sources,
 		Hooks: runner.Hooks{Drain: a.drain}, MaxBuilds: a.config.MaxBuilds, BuildTimeout: a.config.BuildTimeout, PassEnv: a.config.PassEnv,
 		NoProxy: []string{a.config.Domain}, LogMax: a.config.LogSize,
 		MaxBuildBytes: a.config.QuotaBuilds, MaxLogBytes: a.config.QuotaLogs, Logger: a.log,

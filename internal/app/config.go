@@ -36,6 +36,8 @@ type Config struct {
 	MaxBuilds  int
 	LogSize    int64 // bytes kept of each service's output
 	PassEnv    []string
+	Memory     int64   // bytes that an instance may use; 0 = no bound
+	CPUs       float64 // cores that an instance may use; 0 = no bound
 	// FirstUser to LastUser are the ids of users that services and builds run as where the
 	// server is root; 0 = as the server's own user.
 	FirstUser, LastUser int

@@ -89,7 +89,7 @@ type serverFlags struct {
 	https, dns, environments             string
 	mayfly                               bool
 	logSize                              int
-	maxHead, maxBody, uids               string
+	maxHead, maxBody, uids, memory       string
 	headTimeout, bodyTimeout             string
 	idleTimeout, buildTimeout            string
 	quotaBuilds, quotaCheckouts          string
@@ -126,6 +126,8 @@ func (s *serverFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&s.drain, "drain", "10m", "how long requests and connections of a replaced version may take to end")
 	f.IntVar(&s.c.MaxBuilds, "max-builds", 0, "builds at a time (number of cores)")
 	f.StringVar(&s.uids, "uids", "200000-265535", "where the server is root: ids of users that services and builds run as, one for each environment and one for the builds of each project; empty = root")
+	f.StringVar(&s.memory, "memory", "0", "bytes that an instance may use where its service has no mem_limit, such as 2g; 0 = no bound")
+	f.Float64Var(&s.c.CPUs, "cpus", 0, "cores that an instance may use where its service has no cpus, such as 1.5; 0 = no bound")
 	f.StringVar(&s.buildTimeout, "build-timeout", "30m", "how long a build may take; 0s = any time")
 	f.IntVar(&s.c.MaxEnvironments, "max-environments", 1000, "environments in all; 0 = no bound")
 	f.IntVar(&s.c.MaxPerProject, "max-per-project", 200, "environments of a project; 0 = no bound")
@@ -232,7 +234,7 @@ func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, erro
 		flag, text string
 		into       *int64
 	}{
-		{"max-head", s.maxHead, &head}, {"max-body", s.maxBody, &c.Limits.Body},
+		{"memory", s.memory, &c.Memory}, {"max-head", s.maxHead, &head}, {"max-body", s.maxBody, &c.Limits.Body},
 		{"quota-builds", s.quotaBuilds, &c.QuotaBuilds}, {"quota-checkouts", s.quotaCheckouts, &c.QuotaCheckouts}, {"quota-logs", s.quotaLogs, &c.QuotaLogs},
 	} {
 		bytes, err := units.RAMInBytes(q.text)
@@ -245,6 +247,9 @@ func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, erro
 		return c, usagef("--max-head: %s is out of bounds: from 1k to 16m", s.maxHead)
 	}
 	c.Limits.Head = int(head)
+	if c.CPUs < 0 {
+		return c, usagef("--cpus: %g is less than none", c.CPUs)
+	}
 	for flag, n := range map[string]int{"max-environments": c.MaxEnvironments, "max-per-project": c.MaxPerProject, "max-connections": c.Limits.Connections} {
 		if n < 0 {
 			return c, usagef("--%s: %d is less than none", flag, n)

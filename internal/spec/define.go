@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"maps"
 	"path"
 	"path/filepath"
@@ -68,6 +69,11 @@ func (p *Project) define(s types.ServiceConfig) dayfly.Definition {
 	def.Stop.Signal = s.StopSignal
 	if s.StopGracePeriod != nil {
 		def.Stop.Grace = dayfly.Duration(*s.StopGracePeriod)
+	}
+	def.Memory, def.CPUs = int64(s.MemLimit), float64(s.CPUS)
+	if s.Deploy != nil && s.Deploy.Resources.Limits != nil {
+		def.Memory = cmp.Or(int64(s.Deploy.Resources.Limits.MemoryBytes), def.Memory)
+		def.CPUs = cmp.Or(float64(s.Deploy.Resources.Limits.NanoCPUs), def.CPUs)
 	}
 	def.Job = def.Test || s.Restart == "no" || p.awaited(s.Name)
 	for _, v := range s.Volumes {

@@ -37,7 +37,8 @@ services:
     restart: always
     stop_signal: SIGINT
     stop_grace_period: 1m30s
-    deploy: {replicas: 3}
+    mem_limit: 256m
+    deploy: {replicas: 3, resources: {limits: {cpus: "1.5"}}}
     labels: {a: b}
     networks: [n]
     x-dayfly:
@@ -94,7 +95,8 @@ func TestEveryKeyArrivesInTheDefinition(t *testing.T) {
 		},
 		Variables: map[string]string{"A": "1", "EMPTY": ""},
 		Own:       true, Paths: []string{"frontend", "lib"}, Repo: "https://example.org/frontend.git", Restart: "always",
-		Stop:  dayfly.Stop{Signal: "SIGINT", Grace: 90 * second},
+		Stop:   dayfly.Stop{Signal: "SIGINT", Grace: 90 * second},
+		Memory: 256 << 20, CPUs: 1.5,
 		Scale: dayfly.Scale{Min: 0, Max: 4, Target: 50, Idle: 900 * second},
 		Release: dayfly.ReleaseDefinition{
 			Strategy: "direct", Steps: []string{"20%", "50%"}, Pause: 120 * second, Errors: "1%",

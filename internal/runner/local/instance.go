@@ -3,6 +3,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/cgroup"
 	"github.com/dayfly-dev/dayfly/internal/crash"
 )
 
@@ -52,6 +54,7 @@ type instance struct {
 	message  string
 	failures int // ends or failed checks in a row
 	late     bool
+	killed   int // processes that had used up the memory before this one; of run alone
 
 	begun bool
 	once  sync.Once
@@ -219,7 +222,7 @@ func (i *instance) run(d dayfly.Deployment, build string, adopted bool) {
 			i.failures = 0
 			i.mu.Unlock()
 		}
-		i.failed(d, e.String())
+		i.failed(d, cmp.Or(i.starved(d), e.String()))
 		i.mu.Lock()
 		i.rec.Process = process0
 		i.rec.Restarts++
@@ -304,9 +307,19 @@ func (i *instance) launch(d dayfly.Deployment, build string) error {
 	if err != nil {
 		return err
 	}
+	limits, err := i.limits(d)
+	if err != nil {
+		return err
+	}
 	crash.Point("before starting a process")
 	p, err := command.start(r.boot)
 	crash.Point("after starting a process")
+	if err == nil && !limits.None() {
+		// What it starts in its first moments is not bounded.
+		if err = r.groups.Add(i.rec.ID, p.PID); err != nil {
+			killGroup(p.PID)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -315,6 +328,31 @@ func (i *instance) launch(d dayfly.Deployment, build string) error {
 	i.mu.Unlock()
 	i.set(d.ID, dayfly.InstanceStarting, "")
 	return i.write(d.ID)
+}
+
+// limits bounds what the instance may use.
+func (i *instance) limits(d dayfly.Deployment) (cgroup.Limits, error) {
+	r := i.k.r
+	l := cgroup.Limits{Memory: cmp.Or(d.Definition.Memory, r.Memory), CPUs: cmp.Or(d.Definition.CPUs, r.CPUs)}
+	if l.None() {
+		return l, nil
+	}
+	if r.groups == nil {
+		r.Logger.Warn("memory and CPU are not bounded: control groups cannot be written to by the server's user", "deployment", d.ID)
+		return cgroup.Limits{}, nil
+	}
+	err := r.groups.Make(i.rec.ID, l)
+	i.killed = r.groups.Killed(i.rec.ID)
+	return l, err
+}
+
+// starved says that the instance was killed since it had used up its memory; "" = it was not.
+func (i *instance) starved(d dayfly.Deployment) string {
+	r := i.k.r
+	if most := cmp.Or(d.Definition.Memory, r.Memory); most > 0 && r.groups != nil && r.groups.Killed(i.rec.ID) > i.killed {
+		return fmt.Sprintf("was killed since it used more memory than its %d MiB (mem_limit of the service, or --memory of the server)", most>>20)
+	}
+	return ""
 }
 
 func (i *instance) write(deployment string) error {
@@ -349,6 +387,11 @@ func (i *instance) clear(d dayfly.Deployment) {
 	r := i.k.r
 	if i.k.r.ctx.Err() != nil {
 		return
+	}
+	if r.groups != nil {
+		if err := r.groups.Remove(i.rec.ID); err != nil {
+			r.Logger.Warn("something of an instance is left", "deployment", d.ID, "error", err)
+		}
 	}
 	crash.Point("before deleting an instance's files")
 	defer crash.Point("after deleting an instance's files")

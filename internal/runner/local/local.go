@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/cgroup"
 	"github.com/dayfly-dev/dayfly/internal/crash"
 	"github.com/dayfly-dev/dayfly/internal/logfile"
 	"github.com/dayfly-dev/dayfly/internal/runner"
@@ -47,6 +48,9 @@ type Config struct {
 	LogMax       int64    // bytes kept on disk of each log
 	// MaxBuildBytes and MaxLogBytes bound all builds and all logs together; 0 = no bound.
 	MaxBuildBytes, MaxLogBytes int64
+	// Memory in bytes and CPUs bound each instance whose definition says nothing; 0 = no bound.
+	Memory int64
+	CPUs   float64
 	// Users that services and builds run as; every one of them must be able to enter Dir.
 	Users  Users
 	Logger *slog.Logger
@@ -56,7 +60,8 @@ type Config struct {
 type Runner struct {
 	Config
 	boot   string
-	builds chan struct{} // a place for each build at a time
+	groups *cgroup.Groups // nil = control groups cannot be used
+	builds chan struct{}  // a place for each build at a time
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -102,6 +107,10 @@ func New(_ context.Context, config Config) (*Runner, error) {
 	}
 	if err := r.sweep(); err != nil {
 		return nil, err
+	}
+	if r.groups, err = cgroup.Open("dayfly-" + config.ClusterID); err != nil {
+		r.Logger.Debug("control groups cannot be used: memory and CPU of services are not bounded", "error", err)
+		r.groups = nil
 	}
 	if err := r.adopt(); err != nil {
 		r.cancel()
@@ -381,6 +390,9 @@ func (r *Runner) sampleLogs() {
 func (r *Runner) Close() error {
 	r.cancel()
 	r.all.Wait()
+	if r.groups != nil {
+		r.groups.Close()
+	}
 	return nil
 }
 

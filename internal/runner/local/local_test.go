@@ -423,3 +423,31 @@ func TestAPortIsNamedThatNobodyOpened(t *testing.T) {
 		return all[0].Phase == dayfly.DeploymentFailed && strings.Contains(all[0].Message, "($PORT)")
 	})
 }
+
+func TestAnInstanceThatUsesTooMuchMemoryIsKilledAndSaysSo(t *testing.T) {
+	r := open(t, folder(t), runner.Hooks{}, func(c *Config) { c.Memory = 256 << 20 })
+	defer r.Close()
+	if r.groups == nil {
+		t.Skip("control groups cannot be written to")
+	}
+	modest, greedy := deployment(t, "worker"), deployment(t, "eat")
+	start(t, r, modest)
+	if err := errors.Join(r.Prepare(t.Context(), greedy), r.Ensure(t.Context(), greedy, 1)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it fails and says why", func() bool {
+		all, err := r.Observe(t.Context(), greedy.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all[0].Phase == dayfly.DeploymentFailed && strings.Contains(all[0].Message, "used more memory than its 256 MiB")
+	})
+	for _, d := range []dayfly.Deployment{modest, greedy} {
+		if err := r.Remove(t.Context(), d.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left, err := r.groups.List(); err != nil || len(left) > 0 {
+		t.Errorf("groups are left: %v, %v", left, err)
+	}
+}

@@ -79,6 +79,12 @@ func serve(args []string) {
 			panic(err)
 		}
 		fmt.Println("child", p.Pid)
+	case "eat":
+		b := make([]byte, 1<<30)
+		for n := 0; n < len(b); n += 4096 {
+			b[n] = 1
+		}
+		fmt.Println("ate", len(b))
 	case "write":
 		fmt.Println(os.WriteFile("written", []byte("x"), 0o600))
 	default:
@@ -105,7 +111,7 @@ func (t trees) Worktree(_ context.Context, d dayfly.Deployment, dst string) erro
 
 // config gives each folder a cluster of its own.
 func config(dir string, log *slog.Logger) Config {
-	return Config{Dir: dir, ClusterID: "cluster-" + dir, NodeID: "n", Trees: trees{}, Logger: log}
+	return Config{Dir: dir, ClusterID: "cluster" + strings.ReplaceAll(dir, "/", "-"), NodeID: "n", Trees: trees{}, Logger: log}
 }
 
 // open makes a runner for a test.

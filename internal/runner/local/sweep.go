@@ -101,6 +101,15 @@ func (r *Runner) leftovers(known func(string) bool) ([]dayfly.Leftover, error) {
 			add("logs", r.path("logs", id))
 		}
 	}
+	if r.groups != nil {
+		groups, err := r.groups.List()
+		all = errors.Join(all, err)
+		for _, id := range groups {
+			if !slices.Contains(flat(instances), id) {
+				add("control group", id)
+			}
+		}
+	}
 	r.mu.Lock()
 	for _, name := range builds {
 		if key, _, half := strings.Cut(name, ".new-"); half && r.building[key] == nil {
@@ -144,7 +153,11 @@ func flat(instances map[string][]string) (all []string) {
 func (r *Runner) takeAway(l dayfly.Leftover) error {
 	crash.Point("before taking away a leftover")
 	defer crash.Point("after taking away a leftover")
-	if l.Kind != "process" {
+	switch l.Kind {
+	case "control group":
+		return r.groups.Remove(l.Name)
+	case "process":
+	default:
 		return removeAll(l.Name)
 	}
 	pid, err := strconv.Atoi(l.Name)
