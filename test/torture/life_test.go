@@ -34,7 +34,7 @@ const patience = 40 * time.Second
 type life struct {
 	*testing.T
 	dir, repo, data, crashLog, log string
-	api, http, internal            string
+	api, http, internal, etcd      string
 	client                         *client.Client
 	took                           time.Duration
 
@@ -87,8 +87,11 @@ func (l *life) start(f fate) {
 	if err != nil {
 		l.Fatal(err)
 	}
+	if f.away > 0 {
+		l.startEtcd(f)
+	}
 	command := func(variables ...string) *exec.Cmd {
-		cmd := exec.Command(filepath.Join(programs, "dayfly"), "server", "--verbose", "--data", l.data, "--listen", l.api, "--http", l.http, "--internal", l.internal)
+		cmd := exec.Command(filepath.Join(programs, "dayfly"), "server", "--verbose", "--data", l.data, "--listen", l.api, "--http", l.http, "--internal", l.internal, "--etcd", l.etcd)
 		cmd.Env = append([]string{"HOME=" + l.dir, "PATH=" + programs + ":" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}, variables...)
 		cmd.Stdout, cmd.Stderr = out, out
 		return cmd
@@ -98,7 +101,7 @@ func (l *life) start(f fate) {
 		l.Fatal(err)
 	}
 	l.process = cmd.Process
-	if f.after > 0 {
+	if f.after > 0 && f.away == 0 {
 		timer := time.AfterFunc(f.after, func() {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -130,6 +133,54 @@ func (l *life) start(f fate) {
 		}
 	}()
 	l.Cleanup(func() { l.stop(syscall.SIGKILL) })
+}
+
+// startEtcd starts an etcd outside of the server, which dies once and comes back.
+func (l *life) startEtcd(f fate) {
+	l.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		l.Fatal(err)
+	}
+	l.etcd = listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		l.Fatal(err)
+	}
+	start := func() *exec.Cmd {
+		cmd := exec.Command(filepath.Join(programs, "etcdserver"), filepath.Join(l.dir, "etcd"), l.etcd)
+		if err := cmd.Start(); err != nil {
+			l.Error(err)
+		}
+		return cmd
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	end := func(cmd *exec.Cmd) {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	cmd := start()
+	go func() {
+		defer close(stopped)
+		for _, pause := range []time.Duration{f.after, f.away} {
+			select {
+			case <-stop:
+				end(cmd)
+				return
+			case <-time.After(pause):
+			}
+			if pause == f.after {
+				end(cmd)
+				continue
+			}
+			cmd = start()
+		}
+		<-stop
+		end(cmd)
+	}()
+	l.Cleanup(func() {
+		close(stop)
+		<-stopped
+	})
 }
 
 // stop ends the server for good.
@@ -406,7 +457,11 @@ func (l *life) wrong(names []string) string {
 // records looks into the state of the server that has ended.
 func (l *life) records() {
 	l.Helper()
-	store, err := registry.Open(l.Context(), registry.Config{Dir: filepath.Join(l.data, "etcd"), Logger: slog.New(slog.DiscardHandler)})
+	config := registry.Config{Dir: filepath.Join(l.data, "etcd"), Logger: slog.New(slog.DiscardHandler)}
+	if l.etcd != "" {
+		config.Dir, config.Endpoints = "", []string{l.etcd}
+	}
+	store, err := registry.Open(l.Context(), config)
 	if err != nil {
 		l.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	programs = dir
-	build := exec.Command("go", "build", "-tags", "crashpoints", "-o", dir+"/", "../../cmd/dayfly", "../e2e/testservice")
+	build := exec.Command("go", "build", "-tags", "crashpoints", "-o", dir+"/", "../../cmd/dayfly", "../e2e/testservice", "../e2e/etcdserver")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "the binary does not build: %s\n", out)
@@ -80,8 +80,12 @@ func TestTheServerMayDieAnywhere(t *testing.T) {
 	for _, p := range points {
 		fates = append(fates, fate{point: p})
 	}
+	moment := func() time.Duration { return time.Duration(random.Int64N(int64(undisturbed.took))) }
 	for range kills {
-		fates = append(fates, fate{after: time.Duration(random.Int64N(int64(undisturbed.took)))})
+		fates = append(fates, fate{after: moment()})
+	}
+	for range (kills + 4) / 5 {
+		fates = append(fates, fate{after: moment(), away: time.Second + moment()/2})
 	}
 
 	// Not t.Parallel: as many at a time as was asked for, each with its own folder.
@@ -144,11 +148,15 @@ func sample(random *rand.Rand, points []string, n int) []string {
 type fate struct {
 	point string        // where; "" = nowhere
 	after time.Duration // or when; 0 = never
+	away  time.Duration // not 0: it is the etcd outside that dies then, and is away for so long
 }
 
 func (f fate) String() string {
 	if f.point != "" {
 		return f.point
+	}
+	if f.away > 0 {
+		return fmt.Sprintf("etcd %.3f s after the start for %.3f s", f.after.Seconds(), f.away.Seconds())
 	}
 	return fmt.Sprintf("%.3f s after the start", f.after.Seconds())
 }
