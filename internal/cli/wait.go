@@ -149,6 +149,7 @@ type progress struct {
 
 	mu     sync.Mutex
 	status string
+	said   int64 // lines
 	stop   chan struct{}
 	done   sync.WaitGroup
 }
@@ -157,8 +158,33 @@ func (c *command) newProgress(name string) *progress {
 	p := &progress{out: c.Err, live: c.Terminal, colour: c.Terminal && c.Getenv("NO_COLOR") == "", start: time.Now(), status: name, stop: make(chan struct{})}
 	if p.live {
 		p.done.Go(p.spin)
+	} else {
+		p.done.Go(p.remind)
 	}
 	return p
+}
+
+// quiet is how long nothing may be said where there is no terminal.
+const quiet = 10 * time.Second
+
+// remind says how things stand when nothing else was said for a while.
+func (p *progress) remind() {
+	tick := time.NewTicker(quiet)
+	defer tick.Stop()
+	said := int64(0)
+	for {
+		select {
+		case <-p.stop:
+			return
+		case <-tick.C:
+		}
+		p.mu.Lock()
+		if said == p.said {
+			fmt.Fprintf(p.out, "%6.1fs  still %s\n", time.Since(p.start).Seconds(), p.status)
+		}
+		said = p.said
+		p.mu.Unlock()
+	}
 }
 
 // spin redraws the last line while something goes on.
@@ -181,6 +207,7 @@ func (p *progress) spin() {
 func (p *progress) event(e dayfly.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.said++
 	line := fmt.Sprintf("%6.1fs  %s", max(0, e.Time.Sub(p.start).Seconds()), e.Message)
 	if p.colour && e.Kind != dayfly.EventStep {
 		line = lipgloss.NewStyle().Foreground(lipgloss.Color("1")).Render(line)
