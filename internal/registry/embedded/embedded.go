@@ -35,7 +35,10 @@ type Server struct {
 	client *clientv3.Client
 	lock   *fileutil.LockedFile
 
-	quiet    atomic.Bool // see slogCore.closing
+	quiet        atomic.Bool    // see slogCore.closing
+	watching     sync.WaitGroup // the disk
+	stopWatching context.CancelFunc
+
 	closing  sync.Once
 	closeErr error
 }
@@ -70,6 +73,12 @@ func Start(ctx context.Context, dir, listen string, log *slog.Logger) (*Server, 
 		return nil, errors.Join(err, s.Close())
 	}
 	s.client = v3client.New(s.etcd.Server)
+	room := &disk{dir: dir, log: log}
+	room.look()
+	s.client.KV = guarded{s.client.KV, room}
+	watching, stop := context.WithCancel(context.Background())
+	s.stopWatching = stop
+	s.watching.Go(func() { room.watch(watching) })
 	return s, nil
 }
 
@@ -89,6 +98,10 @@ func (s *Server) Endpoints() []string {
 func (s *Server) Close() error {
 	s.closing.Do(func() {
 		s.quiet.Store(true)
+		if s.stopWatching != nil {
+			s.stopWatching()
+		}
+		s.watching.Wait()
 		if s.client != nil {
 			if err := s.client.Close(); !errors.Is(err, context.Canceled) {
 				s.closeErr = err
