@@ -14,7 +14,16 @@ import (
 func (r *Reconciler) expireLoop(ctx context.Context) {
 	var revision int64
 	var due time.Time
+	var clock clockGuard
+	begun := time.Now()
 	every(ctx, time.Second, func() {
+		by, trusted := clock.observe(r.Now(), time.Since(begun))
+		if by != 0 {
+			r.Logger.Warn("the clock has jumped; no environment is ended by a clock that went ahead until it has been right or the same for a while", "by", by.Round(time.Second))
+		}
+		if !trusted {
+			return
+		}
 		if now := r.Cache.Revision(); now != revision {
 			revision, due = now, r.firstDue()
 		}
