@@ -3,6 +3,8 @@ package reconcile
 import (
 	"context"
 	"maps"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
@@ -21,8 +23,13 @@ type News interface {
 // localPoll is how often the files of local repositories are looked at.
 const localPoll = 300 * time.Millisecond
 
+// followers is how many repositories are asked at a time: one that does not answer must
+// not keep the others from being followed.
+const followers = 8
+
 // followed is what is known of one repository that environments follow.
 type followed struct {
+	busy  atomic.Bool // it is being asked; who set this has the rest for himself
 	print string
 	heads map[string]string
 	next  time.Time // the next look at a remote one
@@ -35,11 +42,14 @@ type follower struct {
 	users      map[string][]string // environments by repository
 	credential map[string]string   // by repository
 	known      map[string]*followed
+	slots      chan struct{} // a place for each that is being asked
+	asking     sync.WaitGroup
 }
 
 // follow brings environments up to date when the branches they follow move.
 func (r *Reconciler) follow(ctx context.Context) {
-	f := &follower{known: map[string]*followed{}}
+	f := &follower{known: map[string]*followed{}, slots: make(chan struct{}, followers)}
+	defer f.asking.Wait()
 	tick := time.NewTicker(localPoll)
 	defer tick.Stop()
 	for {
@@ -62,13 +72,43 @@ func (r *Reconciler) look(ctx context.Context, f *follower) {
 		if f.known[repo] == nil {
 			f.known[repo] = &followed{}
 		}
-		if !r.changed(ctx, repo, f.credential[repo], f.known[repo]) {
+		known, credential := f.known[repo], f.credential[repo]
+		if !known.busy.CompareAndSwap(false, true) {
 			continue
 		}
-		for _, name := range environments {
-			r.refresh(ctx, name)
+		if !r.due(repo, known) {
+			known.busy.Store(false)
+			continue
 		}
+		f.asking.Go(func() {
+			defer known.busy.Store(false)
+			select {
+			case f.slots <- struct{}{}:
+				defer func() { <-f.slots }()
+			case <-ctx.Done():
+				return
+			}
+			first := !known.known
+			if !r.changed(ctx, repo, credential, known) {
+				return
+			}
+			for _, name := range environments {
+				// The first time all are looked at: what hosts and variables are made from may
+				// have changed with the server's flags.
+				if first || !r.current(name, repo, known.heads) {
+					r.refresh(ctx, name)
+				}
+			}
+		})
 	}
+}
+
+// due says whether a repository has to be asked now. It starts no process.
+func (r *Reconciler) due(repo string, f *followed) bool {
+	if print, local := r.News.Fingerprint(repo); local {
+		return !f.known || print != f.print
+	}
+	return !r.Now().Before(f.next)
 }
 
 // readUsers finds who follows which repository. It is done again only when the state has
@@ -97,14 +137,14 @@ func (r *Reconciler) readUsers(f *follower) {
 func (r *Reconciler) changed(ctx context.Context, repo, credential string, f *followed) bool {
 	if print, local := r.News.Fingerprint(repo); local {
 		news := !f.known || print != f.print
+		if news && f.known {
+			// Without them nothing counts as current, and each environment says what is wrong.
+			f.heads, _ = r.News.Heads(ctx, repo, credential)
+		}
 		f.known, f.print = true, print
 		return news
 	}
-	now := r.Now()
-	if now.Before(f.next) {
-		return false
-	}
-	f.next = now.Add(r.Poll)
+	f.next = r.Now().Add(r.Poll)
 	heads, err := r.News.Heads(ctx, repo, credential)
 	if err != nil {
 		return !f.known // say so once, through the environments
@@ -112,6 +152,26 @@ func (r *Reconciler) changed(ctx context.Context, repo, credential string, f *fo
 	news := !f.known || !maps.Equal(heads, f.heads)
 	f.known, f.heads = true, heads
 	return news
+}
+
+// current says whether an environment has what the branches of a repository lead to now, so
+// that news of others' branches cost it nothing. Where that takes more than a glance at the
+// commits it says no.
+func (r *Reconciler) current(name, repo string, heads map[string]string) bool {
+	rec, ok := registry.Lookup(r.Cache, registry.Environments, name)
+	if !ok || rec.Value.Spec.Branch == "" || len(rec.Value.Spec.Services) > 0 {
+		return false
+	}
+	res, ok := registry.Lookup(r.Cache, registry.Resolutions, name)
+	if !ok || res.Value.Problem != "" {
+		return false
+	}
+	for _, rs := range res.Value.Services {
+		if rs.Repo == repo && (rs.Version != rec.Value.Spec.Branch || rs.Commit == "" || heads[rs.Version] != rs.Commit) {
+			return false
+		}
+	}
+	return true
 }
 
 // refresh brings one environment up to date, or writes why that is not possible.

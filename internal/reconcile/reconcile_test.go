@@ -14,6 +14,7 @@ import (
 
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/registry"
+	"github.com/dayfly-dev/dayfly/internal/release"
 )
 
 // onAll runs a test with every runner.
@@ -266,6 +267,76 @@ func (n news) Fingerprint(string) (string, bool) {
 
 func (news) Heads(context.Context, string, string) (map[string]string, error) { return nil, nil }
 
+// branches is a repository whose branches are on these commits.
+type branches struct {
+	news
+	heads map[string]string // not changed after the print
+}
+
+func (b branches) Heads(context.Context, string, string) (map[string]string, error) {
+	return b.heads, nil
+}
+
+func TestOnlyWhatANewCommitConcernsIsResolvedAgain(t *testing.T) {
+	w := newWorld(t, kinds()[0])
+	at := func(version, commit string) dayfly.ResolvedService {
+		rs := service("web-"+commit, web, commit, nil)
+		rs.Version, rs.Hosts, rs.Address = version, nil, ""
+		return rs
+	}
+	for name, e := range map[string]struct {
+		spec dayfly.EnvironmentSpec
+		res  dayfly.Resolution
+	}{
+		"a-stays":    {dayfly.EnvironmentSpec{Branch: "stays"}, dayfly.Resolution{Services: []dayfly.ResolvedService{at("stays", "1")}}},
+		"b-moves":    {dayfly.EnvironmentSpec{Branch: "moves"}, dayfly.Resolution{Services: []dayfly.ResolvedService{at("moves", "1")}}},
+		"c-gone":     {dayfly.EnvironmentSpec{Branch: "gone"}, dayfly.Resolution{Services: []dayfly.ResolvedService{at("gone", "1")}}},
+		"d-default":  {dayfly.EnvironmentSpec{}, dayfly.Resolution{Services: []dayfly.ResolvedService{at("stays", "1")}}},
+		"e-problem":  {dayfly.EnvironmentSpec{Branch: "stays"}, dayfly.Resolution{Problem: "no", Services: []dayfly.ResolvedService{at("stays", "1")}}},
+		"f-pinned":   {dayfly.EnvironmentSpec{Branch: "stays", Services: []dayfly.ServiceSpec{{Name: "web-1", Version: "tag"}}}, dayfly.Resolution{Services: []dayfly.ResolvedService{at("tag", "1")}}},
+		"g-instead":  {dayfly.EnvironmentSpec{Branch: "begins"}, dayfly.Resolution{Services: []dayfly.ResolvedService{at("stays", "1")}}},
+		"h-one-of-2": {dayfly.EnvironmentSpec{Branch: "stays"}, dayfly.Resolution{Services: []dayfly.ResolvedService{at("stays", "1"), at("stays", "0")}}},
+		"z-last":     {dayfly.EnvironmentSpec{Branch: "moves"}, dayfly.Resolution{Services: []dayfly.ResolvedService{at("moves", "1")}}},
+	} {
+		id := dayfly.NewID()
+		e.spec.Name, e.spec.Project = name, "p"
+		e.res.Format, e.res.Environment = dayfly.Format, id
+		w.commit(
+			registry.Create(registry.Environments, name, dayfly.EnvironmentRecord{Format: dayfly.Format, ID: id, Spec: e.spec}),
+			registry.Create(registry.Resolutions, name, e.res),
+			registry.Create(registry.Releases, name, release.State{Format: dayfly.Format, Services: map[string][]release.Target{}}))
+	}
+	b := branches{news{make(chan string, 1)}, map[string]string{"stays": "1", "moves": "2", "begins": "2"}}
+	b.print <- "1"
+	refreshed := make(chan string)
+	w.news = b
+	w.asked = asked{refresh: func(name string) error {
+		select {
+		case refreshed <- name:
+		case <-w.Context().Done():
+		}
+		return nil
+	}}
+	w.start()
+	read := func() (names []string) {
+		for name := range refreshed {
+			if names = append(names, name); name == "z-last" {
+				break
+			}
+		}
+		return names
+	}
+	if got := read(); len(got) != 9 {
+		t.Errorf("at the start only %v are looked at", got)
+	}
+	<-b.print
+	b.print <- "2"
+	want := []string{"b-moves", "c-gone", "d-default", "e-problem", "f-pinned", "g-instead", "h-one-of-2", "z-last"}
+	if got := read(); !slices.Equal(got, want) {
+		t.Errorf("refreshed %v, want %v", got, want)
+	}
+}
+
 func TestABranchThatMovesIsFollowedAndAProblemIsSaid(t *testing.T) {
 	w := newWorld(t, kinds()[0])
 	repository := news{make(chan string, 1)}
@@ -333,5 +404,43 @@ func TestWhatHasExpiredIsEndedWhenItIsDue(t *testing.T) {
 	case <-ended:
 	case <-time.After(time.Minute):
 		t.Fatal("never ended")
+	}
+}
+
+// partly is two repositories: "silent" never answers, the others have one branch.
+type partly struct{ asked chan string }
+
+func (partly) Fingerprint(string) (string, bool) { return "", false }
+
+func (p partly) Heads(ctx context.Context, repo, _ string) (map[string]string, error) {
+	p.asked <- repo
+	if repo == "silent" {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return map[string]string{"main": "1"}, nil
+}
+
+func TestARepositoryThatDoesNotAnswerKeepsNoOtherFromBeingFollowed(t *testing.T) {
+	w := newWorld(t, kinds()[0])
+	for name, repo := range map[string]string{"a": "silent", "b": "quick"} {
+		rs := service("web-"+name, web, "1", nil)
+		rs.Repo, rs.Hosts, rs.Address = repo, nil, ""
+		id := dayfly.NewID()
+		w.commit(
+			registry.Create(registry.Environments, name, dayfly.EnvironmentRecord{Format: dayfly.Format, ID: id, Spec: dayfly.EnvironmentSpec{Name: name, Project: "p", Branch: "main"}}),
+			registry.Create(registry.Resolutions, name, dayfly.Resolution{Format: dayfly.Format, Environment: id, Services: []dayfly.ResolvedService{rs}}),
+			registry.Create(registry.Releases, name, release.State{Format: dayfly.Format, Services: map[string][]release.Target{}}))
+	}
+	p := partly{make(chan string, 100)}
+	refreshed := make(chan string, 100)
+	w.news = p
+	w.asked = asked{refresh: func(name string) error { refreshed <- name; return nil }}
+	w.start()
+	for asked := map[string]bool{}; !asked["silent"] || !asked["quick"]; {
+		asked[<-p.asked] = true
+	}
+	if name := <-refreshed; name != "b" {
+		t.Errorf("refreshed %s", name)
 	}
 }

@@ -39,6 +39,7 @@ var (
 	Nodes     = Kind[Node]{name: "node"}                        // id
 	// Credentials are sealed before they get here.
 	Credentials = Kind[Credential]{name: "credential"}  // id
+	Tokens      = Kind[Token]{name: "token"}            // name
 	Ended       = Kind[EndedEnvironment]{name: "ended", // id of the environment
 		indexes: map[string]func(EndedEnvironment) string{
 			byName: func(e EndedEnvironment) string { return e.Name },
@@ -52,7 +53,7 @@ var (
 // kinds are those that caches hold.
 func kinds() []anyKind {
 	return []anyKind{Projects, Environments, Resolutions, Releases, Deployments, Observed,
-		Hosts, Addresses, Nodes, Credentials, Ended, Retired}
+		Hosts, Addresses, Nodes, Credentials, Tokens, Ended, Retired}
 }
 
 const (
@@ -92,6 +93,12 @@ type Node struct {
 // Credential is a sealed secret.
 type Credential struct {
 	Ciphertext []byte `json:"ciphertext"`
+}
+
+// Token is what is kept of a token of the API: enough to know it again, not to tell it.
+type Token struct {
+	dayfly.Token
+	SHA256 []byte `json:"sha256"` // of its secret
 }
 
 // EndedEnvironment is what is kept of an environment that is gone, for as long as

@@ -200,6 +200,14 @@ func encode(v any) ([]byte, error) {
 }
 
 func decode[T any](key string, data []byte) (v T, err error) {
+	// Nearly always one pass is enough; it matters when a server starts and reads them all.
+	var whole struct {
+		Format int `json:"format"`
+		Record *T  `json:"record"`
+	}
+	if err := json.Unmarshal(data, &whole); err == nil && whole.Format <= dayfly.Format && whole.Record != nil {
+		return *whole.Record, nil
+	}
 	var e envelope
 	if err := json.Unmarshal(data, &e); err != nil {
 		return v, dayfly.Errorf(dayfly.CodeInternal, "the record %s in etcd cannot be read: %w", key, err)

@@ -154,6 +154,16 @@ func All[T any](c *Cache, kind Kind[T]) iter.Seq[Record[T]] {
 	}
 }
 
+// After is All from the first record on whose key comes after this one; "" = from the
+// beginning. It costs nothing to begin late.
+func After[T any](c *Cache, kind Kind[T], key string) iter.Seq[Record[T]] {
+	return func(yield func(Record[T]) bool) {
+		c.view.Load().tables[kind.name][""].AscendGreaterOrEqual(item{key: key}, func(i item) bool {
+			return i.key == key || yield(*i.record.(*Record[T]))
+		})
+	}
+}
+
 // Len says how many records of a kind the cache has.
 func Len[T any](c *Cache, kind Kind[T]) int {
 	return c.view.Load().tables[kind.name][""].Len()

@@ -15,8 +15,9 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// page is how many records one request of load reads.
-const page = 1000
+// page is how many records one request of load reads. For every page etcd counts all that
+// are left, so many small ones would cost more than what they read.
+const page = 10_000
 
 // retryPause is how long to wait before etcd is asked again after an error.
 const retryPause = 100 * time.Millisecond
@@ -37,6 +38,7 @@ func split(path []byte) (kind, key string) {
 type loaded struct {
 	revision   int64
 	items      map[changeKey]item
+	order      []changeKey // of the items in etcd
 	unreadable map[changeKey]error
 }
 
@@ -71,6 +73,7 @@ func (c *Cache) loadOnce(ctx context.Context) (loaded, error) {
 				l.unreadable[changeKey{kind, key}] = err
 			} else {
 				l.items[changeKey{kind, key}] = i
+				l.order = append(l.order, changeKey{kind, key})
 			}
 		}
 		if !resp.More {
@@ -104,7 +107,8 @@ func (c *Cache) replace(l loaded) {
 			return true
 		})
 	}
-	for k, i := range l.items {
+	for _, k := range l.order { // which trees are filled faster in
+		i := l.items[k]
 		if old, ok := c.builder.get(k.kind, k.key); !ok || old.revision != i.revision {
 			c.builder.put(k.kind, i)
 			changes = append(changes, Change{Kind: k.kind, Key: k.key, Revision: i.revision})
