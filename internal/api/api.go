@@ -19,9 +19,11 @@ import (
 type Config struct {
 	Control Control
 	Version string
-	Hosts   []string                               // names under which the API may be called, besides loopback ones
-	Doctor  func(context.Context) []dayfly.Finding // examines the host
-	Logger  *slog.Logger
+	Hosts   []string // names under which the API may be called, besides loopback ones
+	// NeedToken refuses requests without a token: others than this host's users can send them.
+	NeedToken bool
+	Doctor    func(context.Context) []dayfly.Finding // examines the host
+	Logger    *slog.Logger
 }
 
 type server struct {
@@ -45,6 +47,7 @@ func New(config Config) http.Handler {
 	s.environments()
 	s.streams()
 	s.services()
+	s.tokens()
 	s.doctor()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
@@ -57,7 +60,7 @@ func New(config Config) http.Handler {
 	mux.HandleFunc("GET /docs", s.docs)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/docs", http.StatusFound) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { missing(mux, w, r) })
-	return s.safe(mux)
+	return s.safe(s.authenticated(mux))
 }
 
 // missing answers where there is no endpoint, or only one with other methods.

@@ -30,6 +30,12 @@ type Control interface {
 	Logs(ctx context.Context, name string, q dayfly.LogQuery) iter.Seq2[dayfly.LogLine, error]
 	Test(ctx context.Context, name, job string) (dayfly.TestRun, error)
 
+	CreateToken(ctx context.Context, name string) (dayfly.Token, dayfly.Secret, error)
+	Tokens(context.Context) ([]dayfly.Token, error)
+	DeleteToken(ctx context.Context, name string) error
+	// KnowsToken says whether a secret is that of a token.
+	KnowsToken(secret dayfly.Secret) bool
+
 	Services(context.Context) ([]dayfly.ServiceInfo, error)
 	Instances(ctx context.Context, service string) ([]dayfly.InstanceInfo, error)
 	Ready(context.Context) error

@@ -20,6 +20,7 @@ var endpoints = []string{
 	"POST /v1/environments", "GET /v1/environments", "GET /v1/environments/{env}", "PUT /v1/environments/{env}", "PATCH /v1/environments/{env}", "DELETE /v1/environments/{env}",
 	"GET /v1/environments/{env}/spec", "GET /v1/environments/{env}/logs", "GET /v1/environments/{env}/events", "POST /v1/environments/{env}/tests",
 	"GET /v1/services", "GET /v1/services/{service}/instances", "GET /v1/doctor",
+	"POST /v1/tokens", "GET /v1/tokens", "DELETE /v1/tokens/{token}",
 }
 
 func TestTheOpenAPIDocumentDescribesEveryEndpoint(t *testing.T) {

@@ -25,7 +25,7 @@ func (s *server) safe(next http.Handler) http.Handler {
 		refuse := func(status int, code, detail string) {
 			writeProblem(w, Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: code, Detail: detail})
 		}
-		if !s.knownHost(r.Host) {
+		if !s.knownHost(r) {
 			refuse(http.StatusMisdirectedRequest, "unknown_host", "this server does not answer to the name "+r.Host)
 			return
 		}
@@ -59,10 +59,11 @@ func (s *server) safe(next http.Handler) http.Handler {
 }
 
 // knownHost says whether a Host header names this server: a name that resolves to it only
-// because somebody's DNS says so does not.
-func (s *server) knownHost(hostport string) bool {
-	host := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
+// because somebody's DNS says so does not. Where others may call, the address that they
+// reached is one, too.
+func (s *server) knownHost(r *http.Request) bool {
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
 	host = strings.ToLower(strings.Trim(host, "[]"))
@@ -70,7 +71,16 @@ func (s *server) knownHost(hostport string) bool {
 		return true
 	}
 	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback()
+	return err == nil && (ip.IsLoopback() || s.NeedToken && ip.Unmap() == reached(r))
+}
+
+// reached is the address of this host at which a request came; the zero one = unknown.
+func reached(r *http.Request) netip.Addr {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return local.AddrPort().Addr().Unmap()
 }
 
 func sameOrigin(origin, host string) bool {

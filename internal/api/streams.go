@@ -97,8 +97,14 @@ func stream[T any](s *server, follow bool, name string, items func(context.Conte
 		var beat sync.WaitGroup
 		defer beat.Wait()
 		defer cancel()
-		beat.Go(func() { follower.beat(ctx) })
+		beat.Go(func() {
+			defer cancel() // there is nobody to tell any more
+			follower.beat(ctx)
+		})
 		for item, err := range items(ctx) {
+			if !allowed(ctx) {
+				break
+			}
 			if err == nil {
 				err = follower.send(name, id(item), item)
 				if err != nil {
@@ -111,8 +117,14 @@ func stream[T any](s *server, follow bool, name string, items func(context.Conte
 			}
 			return
 		}
-		// The end of what is followed is told, so that the client does not come back.
-		if hc.Context().Err() == nil {
+		switch {
+		case hc.Context().Err() != nil:
+		case !allowed(ctx):
+			if !follower.refuse(func() { s.streamFailed(hc, errUnknownToken) }) {
+				_ = follower.send("error", "", problemOf(errUnknownToken)) // the client is gone otherwise
+			}
+		default:
+			// The end of what is followed is told, so that the client does not come back.
 			_ = follower.send("end", "", struct{}{})
 		}
 	}}
@@ -175,6 +187,8 @@ func (e *sse) write(text string) error {
 	return nil
 }
 
+// beat says that the stream lives, until ctx ends, or the client or its right to listen
+// is gone.
 func (e *sse) beat(ctx context.Context) {
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
@@ -183,7 +197,7 @@ func (e *sse) beat(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if e.write(": still here\n\n") != nil {
+			if !allowed(ctx) || e.write(": still here\n\n") != nil {
 				return
 			}
 		}

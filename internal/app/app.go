@@ -103,6 +103,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 		{"data folder", a.startFolder},
 		{"listeners", a.startListeners},
 		{"state", a.startState},
+		{"access to the API", a.checkAccess},
 		{"sources and runner", a.startRunner},
 		{"control", a.startControl},
 		{"data plane", a.startDataPlane},
@@ -257,8 +258,30 @@ func (a *App) startState(ctx context.Context) (err error) {
 	return nil
 }
 
+// exposed says whether others than this host's users can reach the API.
+func (a *App) exposed() bool {
+	if a.listen == nil {
+		return false
+	}
+	address, ok := a.listen.Addr().(*net.TCPAddr)
+	return !ok || !address.IP.IsLoopback()
+}
+
+// checkAccess refuses to serve an API to everybody who can reach it.
+func (a *App) checkAccess(context.Context) error {
+	switch {
+	case !a.exposed():
+	case registry.Len(a.cache, registry.Tokens) == 0:
+		return dayfly.Invalid(dayfly.Problem{Field: "--listen", Message: a.listen.Addr().String() +
+			" is not on loopback, and there are no tokens yet: start the server with --listen 127.0.0.1:7070 once and make one with `dayfly token create NAME`"})
+	default:
+		a.log.Warn("the API is reached from elsewhere, without encryption: tokens can be read on the way unless something in front of it speaks TLS", "listen", a.listen.Addr())
+	}
+	return nil
+}
+
 func (a *App) startRunner(ctx context.Context) error {
-	allowLocal := a.config.AllowLocal || a.config.Listen == "" || loopback(a.config.Listen)
+	allowLocal := a.config.AllowLocal || !a.exposed()
 	git, err := source.New(source.Config{Dir: a.folder.sub("git"), MaxBytes: a.config.QuotaCheckouts, Logger: a.log})
 	if err != nil {
 		return err
@@ -339,7 +362,7 @@ func (a *App) startControl(context.Context) error {
 		NamePattern: a.config.NamePattern, Keep: a.config.Keep, MaxKeep: a.config.MaxKeep, AllowForever: a.config.AllowForever,
 		KeepLogs: a.config.KeepLogs, Runner: a.config.Runner, NodeID: home,
 		MaxEnvironments: a.config.MaxEnvironments, MaxPerProject: a.config.MaxPerProject,
-		PublicURL: a.publicURL, InternalURL: a.internalURL,
+		PublicURL: a.publicURL, InternalURL: a.internalURL, Routed: a.feed.Wait,
 	}, control.Parts{
 		Store: a.store, Cache: a.cache, Resolver: resolver, Vault: a.vault, Logs: a.runner, Now: time.Now, Logger: a.log,
 	})
@@ -441,8 +464,12 @@ func (a *App) startAPI(context.Context) error {
 	if a.listen == nil {
 		return nil
 	}
+	config := api.Config{Control: a.control, Version: a.config.Version, Doctor: a.doctor, Logger: a.log}
+	if a.exposed() {
+		config.NeedToken, config.Hosts = true, a.config.names()
+	}
 	a.api = &http.Server{
-		Handler:           api.New(api.Config{Control: a.control, Version: a.config.Version, Doctor: a.doctor, Logger: a.log}),
+		Handler:           api.New(config),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}

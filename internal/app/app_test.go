@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -252,6 +253,77 @@ func TestAStartThatFailsLeavesNothingRunning(t *testing.T) {
 	}
 	config.Listen = "127.0.0.1:0"
 	serve(t, config) // the folder is free again
+}
+
+func TestAnAPIThatOthersReachNeedsTokens(t *testing.T) {
+	config := testConfig(dataFolder(t))
+	config.Domain, config.Listen = "dayfly.test", "0.0.0.0:0"
+	refusing, err := New(config, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := refusing.Start(t.Context()); dayfly.ErrorCode(err) != dayfly.CodeInvalid || !contains(err, "--listen", "dayfly token create") {
+		t.Fatalf("without a token its start says %v", err)
+	}
+	if _, address, _ := refusing.Addresses(); refusing.api != nil {
+		t.Fatalf("it serves at %s", address)
+	}
+
+	config.Listen = "127.0.0.1:0"
+	a, stop := serve(t, config)
+	_, address, _ := a.Addresses()
+	_, secret, err := client.New("http://"+address, "").CreateToken(t.Context(), "ci")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+
+	config.Listen = "0.0.0.0:0"
+	a, _ = serve(t, config)
+	_, port, err := net.SplitHostPort(a.listen.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := "http://127.0.0.1:" + port
+	for token, want := range map[string]dayfly.Code{"": dayfly.CodeUnauthorized, "wrong": dayfly.CodeUnauthorized, secret.Reveal(): ""} {
+		if _, err := client.New(base, token).Projects(t.Context()); dayfly.ErrorCode(err) != want {
+			t.Errorf("with a token of %d letters: %v, want %q", len(token), err, want)
+		}
+	}
+	for host, want := range map[string]int{
+		"dayfly.test:" + port: http.StatusOK, "localhost": http.StatusOK,
+		"shop.dayfly.test:" + port: http.StatusMisdirectedRequest, "evil.test": http.StatusMisdirectedRequest, "0.0.0.0": http.StatusMisdirectedRequest,
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+"/v1/projects", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		req.Header.Set("Authorization", "Bearer "+secret.Reveal())
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("as %s it answers %d, want %d", host, resp.StatusCode, want)
+		}
+	}
+	// Nor does it build from folders of its own host for them.
+	_, _, err = client.New(base, secret.Reveal()).CreateProject(t.Context(), dayfly.ProjectRequest{Name: "hello", Repo: repository(t)})
+	if dayfly.ErrorCode(err) != dayfly.CodeInvalid {
+		t.Errorf("a repository by path: %v", err)
+	}
+}
+
+func TestAPortAloneIsOnLoopbackWhileTheDomainIs(t *testing.T) {
+	config := testConfig(dataFolder(t))
+	config.Listen = ":0"
+	a, _ := serve(t, config)
+	_, address, _ := a.Addresses()
+	if _, err := client.New("http://"+address, "").Projects(t.Context()); err != nil || a.exposed() {
+		t.Errorf("at %s: %v", address, err)
+	}
 }
 
 func TestAServerWithEverythingOffStartsAndStops(t *testing.T) {

@@ -111,26 +111,27 @@ func (c *Config) validate() error {
 			bad(flag, "is no address: write HOST:PORT or :PORT")
 		}
 	}
-	if c.Listen != "" && !loopback(c.Listen) {
-		bad("listen", "is not on loopback, which needs tokens, and this version has none: use a loopback address, and ssh -L or a proxy with a login to reach it from elsewhere")
-	}
 	if len(problems) > 0 {
 		return dayfly.Invalid(problems...)
 	}
 	return nil
 }
 
-// loopback says whether an address can be reached from this host alone.
-func loopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
+// names are those under which the API may be called where it is not on loopback.
+func (c *Config) names() []string {
+	names := []string{strings.ToLower(c.Domain)}
+	for _, address := range []string{c.Listen, c.Advertise} {
+		host := address
+		if h, _, err := net.SplitHostPort(address); err == nil {
+			host = h
+		}
+		host = strings.ToLower(strings.Trim(host, "[]"))
+		if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+			continue // all addresses: each request says which of them it reached
+		}
+		names = append(names, host)
 	}
-	if host == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback()
+	return names
 }
 
 // local says whether names resolve to this host alone.

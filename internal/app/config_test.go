@@ -25,6 +25,8 @@ func TestWhatCannotWorkIsFoundBeforeAnythingIsStarted(t *testing.T) {
 		{"the API on another loopback address", func(c *Config) { c.Listen = "127.1.2.3:7070" }, nil},
 		{"the API on IPv6", func(c *Config) { c.Listen = "[::1]:7070" }, nil},
 		{"the API on localhost", func(c *Config) { c.Listen = "localhost:7070" }, nil},
+		{"the API for everybody, which tokens are for", func(c *Config) { c.Listen = ":7070" }, nil},
+		{"an API without a port", func(c *Config) { c.Listen = "192.0.2.1" }, []string{"--listen"}},
 		{"a default life that is forever", func(c *Config) { c.Keep, c.AllowForever = dayfly.Forever, true }, nil},
 		{"a domain", func(c *Config) { c.Domain = "preview.example.com" }, nil},
 
@@ -38,9 +40,6 @@ func TestWhatCannotWorkIsFoundBeforeAnythingIsStarted(t *testing.T) {
 		{"a domain with a port", func(c *Config) { c.Domain = "localhost:80" }, []string{"--domain"}},
 		{"a longest life that is shorter than the default one", func(c *Config) { c.MaxKeep = c.Keep - 1 }, []string{"--max-keep"}},
 		{"addresses without ports", func(c *Config) { c.HTTP, c.Internal = "localhost", "7071" }, []string{"--http", "--internal"}},
-		{"the API for everybody", func(c *Config) { c.Listen = ":7070" }, []string{"--listen"}},
-		{"the API on an address that others reach", func(c *Config) { c.Listen = "192.0.2.1:7070" }, []string{"--listen"}},
-		{"the API on a name that may be anything", func(c *Config) { c.Listen = "api.example.com:7070" }, []string{"--listen"}},
 		{"several mistakes at once", func(c *Config) { c.Domain, c.Runner, c.NamePattern = "", "", "" }, []string{"--domain", "--names", "--runner"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -62,6 +61,24 @@ func TestWhatCannotWorkIsFoundBeforeAnythingIsStarted(t *testing.T) {
 				t.Errorf("complains of %v (%v), want %v", fields, err, c.fields)
 			}
 		})
+	}
+}
+
+func TestAnExposedAPIIsCalledByTheNamesOfTheServer(t *testing.T) {
+	for _, c := range []struct {
+		listen, advertise, domain string
+		want                      []string
+	}{
+		{"0.0.0.0:7070", "127.0.0.1", "localhost", []string{"localhost", "127.0.0.1"}},
+		{":7070", "dayfly.example.org:7070", "Preview.Example.com", []string{"preview.example.com", "dayfly.example.org"}},
+		{"[::]:7070", "", "example.com", []string{"example.com"}},
+		{"[2001:DB8::1]:7070", "2001:db8::2", "example.com", []string{"example.com", "2001:db8::1", "2001:db8::2"}},
+		{"API.example.com:7070", "[2001:db8::2]:1", "example.com", []string{"example.com", "api.example.com", "2001:db8::2"}},
+	} {
+		config := Config{Listen: c.listen, Advertise: c.advertise, Domain: c.domain}
+		if got := config.names(); !slices.Equal(got, c.want) {
+			t.Errorf("%+v has %v", c, got)
+		}
 	}
 }
 

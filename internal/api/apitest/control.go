@@ -40,6 +40,7 @@ type Control struct {
 	patches  []dayfly.EnvironmentPatch
 	run      dayfly.TestRun
 	findings []dayfly.Finding
+	tokens   []dayfly.Token // whose secrets are "secret-of-" and their names
 	next     int64
 }
 
