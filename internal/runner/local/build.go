@@ -3,6 +3,7 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -23,6 +25,9 @@ import (
 	"github.com/dayfly-dev/dayfly/internal/logfile"
 	"github.com/dayfly-dev/dayfly/internal/spec"
 )
+
+// commandWidth is how many bytes of a command a message has.
+const commandWidth = 300
 
 func defaultBuilds() int { return max(1, runtime.NumCPU()) }
 
@@ -114,6 +119,7 @@ func (r *Runner) makeBuild(ctx context.Context, d dayfly.Deployment, key string)
 		return err
 	}
 	defer func() { _ = removeAll(fresh) }()
+	defer killBelow(fresh)
 	if err := os.Chmod(fresh, 0o755); err != nil {
 		return err
 	}
@@ -156,13 +162,14 @@ func (r *Runner) makeBuild(ctx context.Context, d dayfly.Deployment, key string)
 	for _, c := range d.Definition.Build {
 		err := r.step(building, c, dir, env, out, user)
 		if err != nil && ctx.Err() == nil && errors.Is(building.Err(), context.DeadlineExceeded) {
-			return dayfly.Errorf(dayfly.CodeFailed, "the build failed: it took longer than %s (--build-timeout of the server); `%s` was running", r.BuildTimeout, strings.Join(c, " "))
+			return dayfly.Errorf(dayfly.CodeFailed, "the build failed: it took longer than %s (--build-timeout of the server); `%s` was running", r.BuildTimeout, shorten(strings.Join(c, " "), commandWidth))
 		}
 		if err != nil {
 			return err
 		}
 	}
 	built = true
+	killBelow(fresh) // nothing may change what is whole
 	if err := readOnly(fresh); err != nil {
 		return err
 	}
@@ -210,6 +217,7 @@ func (r *Runner) step(ctx context.Context, c dayfly.Command, dir string, env map
 	args := spec.Expand(c, env)
 	shown := strings.Join(args, " ")
 	fmt.Fprintf(out, "$ %s\n", shown)
+	shown = shorten(shown, commandWidth)
 	path, err := lookPath(args[0], dir, env["PATH"], user)
 	if err != nil {
 		return dayfly.Errorf(dayfly.CodeFailed, "the build failed: %s: %v", args[0], err)
@@ -232,6 +240,24 @@ func (r *Runner) step(ctx context.Context, c dayfly.Command, dir string, env map
 		return dayfly.Errorf(dayfly.CodeFailed, "the build failed: `%s`: %v", shown, err)
 	}
 	return nil
+}
+
+// killBelow kills the processes of a build that have left its group: those that name its
+// folder in their variables or work there.
+func killBelow(tree string) {
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return // the pattern is a good one
+	}
+	for _, process := range processes {
+		variables, _ := os.ReadFile(filepath.Join(process, "environ")) // what cannot be read is not ours
+		folder, _ := os.Readlink(filepath.Join(process, "cwd"))
+		if bytes.Contains(variables, []byte("="+tree+"\x00")) || folder == tree || strings.HasPrefix(folder, tree+"/") {
+			if pid, err := strconv.Atoi(filepath.Base(process)); err == nil && pid != os.Getpid() {
+				_ = syscall.Kill(pid, syscall.SIGKILL) // gone already is as good
+			}
+		}
+	}
 }
 
 // inside gives a folder within a tree and refuses links that lead out of it.

@@ -4,6 +4,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -44,6 +45,8 @@ func (i *instance) check(ctx context.Context, d dayfly.Deployment) {
 	begun := now()
 	wait := time.Millisecond
 	healthy, misses := i.rec.Healthy, 0
+	var looked time.Time // when hint was found out
+	var hint string
 	for {
 		asked, cancel := context.WithTimeout(ctx, timeout)
 		err := probe(asked)
@@ -77,7 +80,11 @@ func (i *instance) check(ctx context.Context, d dayfly.Deployment) {
 				i.mu.Lock()
 				i.late = true
 				i.mu.Unlock()
-				i.set(d.ID, dayfly.InstanceUnhealthy, fmt.Sprintf("was not healthy within %s: %s: %v", period, what, err))
+				if now().Sub(looked) > interval {
+					looked = now()
+					hint = i.hint()
+				}
+				i.set(d.ID, dayfly.InstanceUnhealthy, tooLate(period, what, err, hint))
 			}
 			wait = min(wait*2, time.Second)
 		}
@@ -87,6 +94,25 @@ func (i *instance) check(ctx context.Context, d dayfly.Deployment) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// hint says what the instance listens on where that is not its port.
+func (i *instance) hint() string {
+	if i.rec.Port == 0 {
+		return ""
+	}
+	return listening(i.rec.Process.PID, i.rec.Port)
+}
+
+// tooLate says why an instance has not become healthy in time.
+func tooLate(period time.Duration, what string, err error, hint string) string {
+	switch {
+	case hint == "":
+		return fmt.Sprintf("was not healthy within %s: %s: %v", period, what, err)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Sprintf("was not healthy within %s: it %s", period, hint) // which is why
+	}
+	return fmt.Sprintf("was not healthy within %s: %s: %v (it %s)", period, what, err, hint)
 }
 
 func or(d dayfly.Duration, usual time.Duration) time.Duration {

@@ -372,14 +372,17 @@ func (i *instance) terminate(d dayfly.Deployment, ended <-chan exit) {
 	case <-ended:
 	case <-time.After(grace):
 		i.k.r.Logger.Info("an instance did not end by itself and is killed", "deployment", d.ID, "grace", grace)
+		killGroup(i.rec.Process.PID)
+		select {
+		case <-ended:
+		case <-time.After(time.Second): // it hangs in the kernel
+		}
 	case <-i.k.r.ctx.Done():
 		return
 	}
+	// Its children may have outlived it, and must not write to what is removed next.
 	killGroup(i.rec.Process.PID)
-	select {
-	case <-ended:
-	case <-time.After(time.Second): // it had been received above
-	}
+	awaitGroup(i.rec.Process.PID)
 }
 
 // clear removes what belongs to the instance alone.

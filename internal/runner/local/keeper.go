@@ -17,8 +17,13 @@ import (
 	"github.com/dayfly-dev/dayfly/internal/runner"
 )
 
-// tailLines is how many lines of a log explain a failure.
-const tailLines = 20
+const (
+	// tailLines is how many lines of a log explain a failure.
+	tailLines = 20
+	// tailWidth is how many bytes of each. The lines become part of records of the state, which
+	// does not take large ones.
+	tailWidth = 1000
+)
 
 // deploymentRecord is what is kept of a deployment on disk.
 type deploymentRecord struct {
@@ -118,7 +123,7 @@ func (k *keeper) prepare(ctx context.Context) error {
 		k.rec.Build = key
 	case dayfly.ErrorCode(err) == dayfly.CodeFailed:
 		k.rec.Failure = err.Error()
-		k.rec.LogTail = logfile.Tail(k.r.path("logs", d.ID, "build.log"), tailLines)
+		k.rec.LogTail = k.r.tail(d.ID, "build")
 	}
 	if !k.removing {
 		err = errors.Join(err, k.write())
@@ -204,6 +209,23 @@ func (k *keeper) remove(ctx context.Context) error {
 	return nil
 }
 
+// tail gives the lines of a log that explain a failure.
+func (r *Runner) tail(id, source string) []string {
+	lines := logfile.Tail(r.path("logs", id, source+".log"), tailLines)
+	for n, line := range lines {
+		lines[n] = shorten(line, tailWidth)
+	}
+	return lines
+}
+
+// shorten cuts a text that has more bytes than width.
+func shorten(text string, width int) string {
+	if len(text) <= width {
+		return text
+	}
+	return strings.ToValidUTF8(text[:width], "") + "…"
+}
+
 // observe says how the deployment is.
 func (k *keeper) observe() runner.Observation {
 	k.mu.Lock()
@@ -256,7 +278,7 @@ func (k *keeper) observe() runner.Observation {
 	if worst != nil && o.Phase != dayfly.DeploymentReady {
 		o.Message = worst.Message
 		if worst.failing {
-			o.LogTail = logfile.Tail(k.r.path("logs", o.DeploymentID, "run.log"), tailLines)
+			o.LogTail = k.r.tail(o.DeploymentID, "run")
 		}
 	}
 	if o.Phase == dayfly.DeploymentDegraded && o.Message == "" {
@@ -277,7 +299,7 @@ func (k *keeper) observeJob(o *runner.Observation) {
 			o.Phase, o.Message = dayfly.DeploymentFailed, i.Message
 		}
 		if i.Phase == dayfly.InstanceExited {
-			o.LogTail = logfile.Tail(k.r.path("logs", o.DeploymentID, "run.log"), tailLines)
+			o.LogTail = k.r.tail(o.DeploymentID, "run")
 		}
 	}
 }

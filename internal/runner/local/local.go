@@ -132,6 +132,7 @@ func (r *Runner) sweep() error {
 		found, err := filepath.Glob(pattern)
 		all = errors.Join(all, err)
 		for _, path := range found {
+			killBelow(path)
 			all = errors.Join(all, removeAll(path))
 		}
 	}
@@ -364,12 +365,20 @@ func (r *Runner) PruneLogs(_ context.Context, id string) error {
 func (r *Runner) sampleLogs() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	// Most logs have nothing new; what there is to know of those is one stat.
+	type state struct {
+		size    int64
+		changed time.Time
+	}
+	known := map[string]state{}
 	for {
 		select {
 		case <-r.ctx.Done():
 			return
 		case <-tick.C:
 		}
+		before := known
+		known = make(map[string]state, len(before))
 		r.mu.Lock()
 		ids := make([]string, 0, len(r.keepers))
 		for id := range r.keepers {
@@ -378,9 +387,19 @@ func (r *Runner) sampleLogs() {
 		r.mu.Unlock()
 		for _, id := range ids {
 			for _, source := range []string{"build", "run"} {
-				if err := logfile.Sample(r.path("logs", id, source+".log"), r.LogMax); err != nil {
-					r.Logger.Warn("a log cannot be bounded", "deployment", id, "error", err)
+				path := r.path("logs", id, source+".log")
+				info, err := os.Stat(path)
+				if err != nil {
+					continue // not there yet, or removed meanwhile
 				}
+				now := state{info.Size(), info.ModTime()}
+				if was, ok := before[path]; !ok || was != now {
+					if err := logfile.Sample(path, r.LogMax); err != nil {
+						r.Logger.Warn("a log cannot be bounded", "deployment", id, "error", err)
+						continue
+					}
+				}
+				known[path] = now
 			}
 		}
 	}

@@ -420,7 +420,7 @@ func TestAPortIsNamedThatNobodyOpened(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return all[0].Phase == dayfly.DeploymentFailed && strings.Contains(all[0].Message, "($PORT)")
+		return all[0].Phase == dayfly.DeploymentFailed && strings.Contains(all[0].Message, "it listens on no port; $PORT is ")
 	})
 }
 

@@ -193,6 +193,18 @@ func killGroup(pid int) {
 	}
 }
 
+// awaitGroup returns when a group that was killed is empty, or after a second: what has
+// ended stays in it until its parent has noticed.
+func awaitGroup(pid int) {
+	pause := 200 * time.Microsecond
+	for deadline := time.Now().Add(time.Second); pid > 1 && time.Now().Before(deadline); pause = min(2*pause, 20*time.Millisecond) {
+		if errors.Is(syscall.Kill(-pid, 0), syscall.ESRCH) {
+			return
+		}
+		time.Sleep(pause)
+	}
+}
+
 func stopSignal(name string) syscall.Signal {
 	if name == "" {
 		return syscall.SIGTERM
