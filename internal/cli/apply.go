@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -42,7 +43,9 @@ func (c *command) applyCommand() *cobra.Command {
 				return dayfly.Invalid(problems...)
 			}
 			for _, s := range specs {
-				env, err := c.client().PutEnvironment(cmd.Context(), s)
+				env, err := w.within(cmd.Context(), func(ctx context.Context) (dayfly.Environment, error) {
+					return c.client().PutEnvironment(ctx, s)
+				})
 				if err == nil {
 					err = c.settle(cmd.Context(), env, w)
 				}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -48,7 +49,10 @@ A branch or a file that does not exist leaves nothing behind.
 				}
 				req.Spec.Keep = d
 			}
-			env, _, err := c.client().CreateEnvironment(cmd.Context(), req)
+			env, err := w.within(cmd.Context(), func(ctx context.Context) (dayfly.Environment, error) {
+				env, _, err := c.client().CreateEnvironment(ctx, req)
+				return env, err
+			})
 			if err != nil {
 				return err
 			}

@@ -170,8 +170,8 @@ func TestHelpSaysTheExitCodesAndNamesEveryCommand(t *testing.T) {
 func TestWaitingTooLongEndsWithSix(t *testing.T) {
 	s := newShell(t) // nothing ever gets ready here
 	s.add("a")
-	for _, args := range [][]string{{"create", "slow", "--project", "shop", "--timeout", "50ms"}, {"delete", "a", "--timeout", "50ms"}} {
-		if r := s.run(args...); r.code != 6 || !strings.Contains(r.err, "after 50ms") || r.out != "" {
+	for _, args := range [][]string{{"create", "slow", "--project", "shop", "--timeout", "500ms"}, {"delete", "a", "--timeout", "500ms"}} {
+		if r := s.run(args...); r.code != 6 || !strings.Contains(r.err, "500ms") || r.out != "" {
 			t.Errorf("%v ends with %d: %q %q", args, r.code, r.out, r.err)
 		}
 	}

@@ -27,15 +27,30 @@ func (w *waiting) flags(f *pflag.FlagSet) {
 	f.DurationVar(&w.timeout, "timeout", defaultTimeout, "how long to wait")
 }
 
+// within asks the server for what may need a repository, for no longer than the command
+// waits: one that does not answer must not hold the user.
+func (w *waiting) within(ctx context.Context, ask func(context.Context) (dayfly.Environment, error)) (dayfly.Environment, error) {
+	ctx, cancel := context.WithTimeout(ctx, w.timeout)
+	defer cancel()
+	env, err := ask(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = dayfly.Errorf(dayfly.CodeTimeout, "the server has not answered within %s, and nothing was done: perhaps a repository does not answer it", w.timeout)
+	}
+	return env, err
+}
+
 // settle waits until an environment is ready or has failed, shows its steps on standard
 // error, and then the environment on standard output.
 func (c *command) settle(ctx context.Context, env dayfly.Environment, w waiting) error {
 	var failure error
 	if !w.noWait && w.wait {
 		var err error
+		name := env.Name
 		if env, err = c.watch(ctx, env, w.timeout, func(e dayfly.Environment) bool {
 			return e.Phase == dayfly.PhaseReady || e.Phase == dayfly.PhaseFailed || e.Phase == dayfly.PhaseDegraded || e.Phase == dayfly.PhaseAsleep
-		}); err != nil {
+		}); dayfly.ErrorCode(err) == dayfly.CodeNotFound {
+			return dayfly.Errorf(dayfly.CodeNotFound, "environment %s was deleted before it was ready: `dayfly events %s --deleted` tells more", name, name)
+		} else if err != nil {
 			return err
 		}
 		if env.Phase == dayfly.PhaseFailed || env.Phase == dayfly.PhaseDegraded {

@@ -28,6 +28,8 @@ type Config struct {
 	NodeID                         string // of deployments made here; "" = a cluster keeps them
 	PublicURL                      func(host string) string
 	InternalURL                    func(address string) string
+	// Routed returns when the route table has all changes up to a revision; nil = at once.
+	Routed func(ctx context.Context, revision int64) error
 }
 
 // Resolver resolves environments and reads projects.

@@ -24,12 +24,30 @@ func (c *Control) record(nameOrID string) (registry.Record[dayfly.EnvironmentRec
 }
 
 // Environment gives an environment by its name or id.
-func (c *Control) Environment(_ context.Context, nameOrID string) (dayfly.Environment, error) {
+func (c *Control) Environment(ctx context.Context, nameOrID string) (dayfly.Environment, error) {
 	r, err := c.record(nameOrID)
 	if err != nil {
+		c.routed(ctx)
 		return dayfly.Environment{}, err
 	}
-	return c.view(r), nil
+	env := c.view(r)
+	if env.Phase == dayfly.PhaseReady {
+		c.routed(ctx)
+	}
+	return env, nil
+}
+
+// routed waits a little until requests go where the state says, so that who is told that an
+// environment is ready or gone finds it so.
+func (c *Control) routed(ctx context.Context) {
+	if c.config.Routed == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := c.config.Routed(ctx, c.cache.Revision()); err != nil {
+		c.log.Debug("the route table is behind", "error", err)
+	}
 }
 
 // view puts together what the API answers about an environment.
@@ -47,8 +65,8 @@ func (c *Control) Environments(_ context.Context, f dayfly.EnvironmentFilter) (l
 		limit = 500
 	}
 	list = []dayfly.Environment{}
-	for r := range registry.All(c.cache, registry.Environments) {
-		if r.Key <= f.After || f.Project != "" && r.Value.Spec.Project != f.Project {
+	for r := range registry.After(c.cache, registry.Environments, f.After) {
+		if f.Project != "" && r.Value.Spec.Project != f.Project {
 			continue
 		}
 		if len(list) == limit {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/registry"
+	"github.com/dayfly-dev/dayfly/internal/release"
 )
 
 func TestAProjectIsAddedOnce(t *testing.T) {
@@ -152,12 +153,15 @@ func tested(t *testing.T) (*world, dayfly.Environment) {
 	env := w.create("main")
 	res := w.resolution(env.Name).Value
 	var services []dayfly.ResolvedService
+	serving := release.State{Format: dayfly.Format, Services: map[string][]release.Target{}}
 	for _, rs := range res.Services {
 		services = append(services, rs)
 		d := dayfly.NewDeployment(w.record(env.Name).Value, rs, "local", "node1", w.clock.Now())
 		w.commit(registry.Create(registry.Deployments, d.ID, d), registry.Put(registry.Observed, d.ID, dayfly.DeploymentStatus{
 			Phase: dayfly.DeploymentReady, Instances: []dayfly.Instance{{Phase: dayfly.InstanceHealthy}}}))
+		serving.Services[rs.Name] = []release.Target{{Deployment: d.ID, Version: rs.Commit, Weight: 1}}
 	}
+	w.commit(registry.Put(registry.Releases, env.Name, serving))
 	res.Services = append(services, dayfly.ResolvedService{
 		Name: "smoke", Definition: dayfly.Definition{Service: "smoke", Test: true, Job: true}, Variables: map[string]string{"URL": "http://public"}})
 	w.commit(registry.Put(registry.Resolutions, env.Name, res))

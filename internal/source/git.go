@@ -50,6 +50,7 @@ func (s *Source) git(outer context.Context, with access, dir string, stdout io.W
 		"-c", "protocol.file.allow=always", "-c", "submodule.recurse=false", "-c", "gc.auto=0", "-c", "maintenance.auto=false",
 		"-c", "safe.directory=*", "-c", "core.attributesFile=/dev/null", "-c", "advice.detachedHead=false",
 		"-c", "filter.lfs.smudge=", "-c", "filter.lfs.process=", "-c", "filter.lfs.required=false", "-c", "core.symlinks=true",
+		"-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=60", // a server that works on it says so every few seconds
 	}, args...)...)
 	cmd.Dir = dir
 	cmd.Env = s.env()
@@ -107,7 +108,7 @@ func lastLines(text string, n int) string {
 func (s *Source) env() []string {
 	env := []string{
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_ALLOW_PROTOCOL=file:git:http:https:ssh", "GIT_TERMINAL_PROMPT=0", "GIT_LFS_SKIP_SMUDGE=1", "LC_ALL=C",
-		"GIT_SSH_COMMAND=ssh -o BatchMode=yes", "GIT_CONFIG_GLOBAL=" + s.config, "GIT_ASKPASS=true",
+		"GIT_SSH_COMMAND=ssh -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=20 -o ServerAliveCountMax=3", "GIT_CONFIG_GLOBAL=" + s.config, "GIT_ASKPASS=true",
 	}
 	for _, name := range []string{"PATH", "HOME", "SSH_AUTH_SOCK", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 		"SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "XDG_CONFIG_HOME"} {

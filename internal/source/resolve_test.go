@@ -1,10 +1,12 @@
 package source
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dayfly-dev/dayfly"
 )
@@ -273,4 +275,24 @@ func FuzzARepositoryNeverLooksLikeAnOptionOrAHelper(f *testing.F) {
 			t.Errorf("%q is %v, and read again %v (%v)", raw, repo, again, err)
 		}
 	})
+}
+
+func TestARepositoryThatSaysNothingIsGivenUp(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // its backlog takes connections that nobody answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := open(t)
+	s.Answer = 200 * time.Millisecond
+	for _, scheme := range []string{"http", "git"} {
+		repo, _, err := ParseRepo(scheme+"://"+l.Addr().String()+"/app", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = s.Resolve(t.Context(), repo, dayfly.Secret{}, Ref{})
+		if dayfly.ErrorCode(err) != dayfly.CodeTimeout || !strings.Contains(err.Error(), "did not answer within 200ms") {
+			t.Errorf("%s: %v", scheme, err)
+		}
+	}
 }

@@ -27,7 +27,9 @@ import (
 type Config struct {
 	Dir      string
 	MaxBytes int64 // of trees and mirrors; 0 = no bound
-	Logger   *slog.Logger
+	// Answer is how long a repository may take to list its branches and tags; 0 = 1 min.
+	Answer time.Duration
+	Logger *slog.Logger
 }
 
 // Source keeps a mirror of every repository and trees of their commits.
@@ -59,6 +61,9 @@ type refs struct {
 
 // New makes the folders.
 func New(config Config) (*Source, error) {
+	if config.Answer == 0 {
+		config.Answer = time.Minute
+	}
 	s := &Source{Config: config, known: map[string]listing{}, uses: map[string]int{}, busy: map[string]chan struct{}{}}
 	for _, dir := range []string{"mirrors", "trees"} {
 		if err := os.MkdirAll(filepath.Join(config.Dir, dir), 0o711); err != nil {
@@ -218,7 +223,12 @@ func (s *Source) list(ctx context.Context, repo Repo, token dayfly.Secret) (refs
 		}
 	}
 	var out bytes.Buffer
-	if err := s.git(ctx, access{token, repo.Host}, s.Dir, &limited{w: &out, left: maxListing}, "ls-remote", "--symref", "--end-of-options", repo.URL); err != nil {
+	asking, cancel := context.WithTimeout(ctx, s.Answer)
+	defer cancel()
+	if err := s.git(asking, access{token, repo.Host}, s.Dir, &limited{w: &out, left: maxListing}, "ls-remote", "--symref", "--end-of-options", repo.URL); err != nil {
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			return refs{}, dayfly.Errorf(dayfly.CodeTimeout, "%s did not answer within %s: see whether the server's host can reach it", repo, s.Answer)
+		}
 		return refs{}, unreachable(repo, token, err)
 	}
 	if out.Len() >= maxListing {

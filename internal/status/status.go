@@ -125,6 +125,9 @@ func service(in Input, rs dayfly.ResolvedService) dayfly.EnvironmentService {
 		s.Instances = Healthy(st)
 		s.Phase = servicePhase(st.Phase)
 		s.Message = st.Message
+		if s.Phase == dayfly.PhaseReady {
+			s.Phase = dayfly.PhaseStarting // it is healthy, and not reached yet
+		}
 	}
 	return s
 }

@@ -104,6 +104,12 @@ func TestOnePhaseAndOneSentenceTellHowAnEnvironmentIs(t *testing.T) {
 			phase: dayfly.PhaseDeleting,
 		},
 		{
+			name: "what is healthy and gets no requests yet is starting",
+			in: environment().service("web", "/").
+				runs("web", "c2", dayfly.DeploymentReady, "", healthy),
+			phase: dayfly.PhaseStarting, instances: map[string]int{"web": 1},
+		},
+		{
 			name:  "without deployments it is pending",
 			in:    environment().service("web", "/"),
 			phase: dayfly.PhasePending, phases: map[string]dayfly.Phase{"web": dayfly.PhasePending},

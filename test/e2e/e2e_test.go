@@ -8,12 +8,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,7 +72,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"dayfly":     dayfly,
 			"server":     cmdServer,
-			"stop":       func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).end(ts, syscall.SIGTERM) },
+			"end":        func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).end(ts, syscall.SIGTERM) },
 			"kill9":      func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).end(ts, syscall.SIGKILL) },
 			"restart":    func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).start(ts) },
 			"repo":       cmdRepo,
@@ -89,6 +91,15 @@ func TestScripts(t *testing.T) {
 			"unload":  cmdUnload,
 			"jq":      cmdJQ,
 			"absent":  cmdAbsent,
+			"until":   cmdUntil,
+			"gone":    cmdGone,
+			"runs":    cmdRuns,
+			"below":   cmdBelow,
+			"mute":    cmdMute,
+			"memory":  cmdMemory,
+			"disk":    cmdDisk,
+			"storm":   cmdStorm,
+			"race":    cmdRace,
 		},
 	})
 }
@@ -108,6 +119,10 @@ type server struct {
 }
 
 func setup(env *testscript.Env) error {
+	// Services that run as users of their own have to get at their files.
+	if err := os.Chmod(filepath.Dir(env.WorkDir), 0o711); err != nil {
+		return err
+	}
 	home := filepath.Join(env.WorkDir, "home")
 	if err := os.MkdirAll(home, 0o755); err != nil {
 		return err
@@ -142,16 +157,22 @@ func dayfly(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdServer starts a server on free ports with the given flags and waits until it is
-// ready. $API, $HTTP and $INTERNAL are its addresses, $LOG is its log.
+// ready, which is asked on loopback also where --listen is all addresses. $API, $HTTP and $INTERNAL are its addresses, $LOG is its log.
 func cmdServer(ts *testscript.TestScript, neg bool, args []string) {
 	s := theServer(ts)
 	ports := freePorts(ts, 3)
+	if i := slices.Index(args, "--listen"); i >= 0 {
+		_, port, err := net.SplitHostPort(args[i+1])
+		ts.Check(err)
+		ports[0] = port
+	}
 	s.api = "http://127.0.0.1:" + ports[0]
 	s.log = ts.MkAbs("server.log")
 	s.args = append([]string{"server", "--data", ts.MkAbs("data"), "--listen", "127.0.0.1:" + ports[0],
 		"--http", "127.0.0.1:" + ports[1], "--internal", "127.0.0.1:" + ports[2]}, args...)
 	s.env = []string{"HOME=" + ts.Getenv("HOME"), "PATH=" + ts.Getenv("PATH"), "NOT_FOR_SERVICES=leaked", "TMPDIR=" + os.TempDir()}
 	ts.Setenv("API", s.api)
+	ts.Setenv("API_PORT", ports[0])
 	ts.Setenv("DAYFLY_SERVER", s.api)
 	ts.Setenv("HTTP", ports[1])
 	ts.Setenv("INTERNAL", ports[2])
@@ -205,33 +226,20 @@ func (s *server) takeDown(env *testscript.Env) {
 		s.cmd.Process.Kill()
 		s.cmd.Wait()
 	}
-	for _, pid := range running(filepath.Join(env.WorkDir, "data")) {
-		syscall.Kill(-pid, syscall.SIGKILL)
+	for _, pid := range below(filepath.Join(env.WorkDir, "data")) {
+		syscall.Kill(pid, syscall.SIGKILL)
 	}
 }
 
-// running gives the processes whose variables name a folder of the server's data.
-func running(data string) (pids []int) {
-	found, _ := filepath.Glob("/proc/[0-9]*/environ")
-	for _, file := range found {
-		env, err := os.ReadFile(file)
-		if err == nil && strings.Contains(string(env), "DAYFLY_DIR="+data) {
-			var pid int
-			fmt.Sscanf(file, "/proc/%d/environ", &pid)
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
+// freePorts gives ports that nobody listens on, below those that the kernel gives to
+// whoever connects: one of these could be gone before the server has it.
 func freePorts(ts *testscript.TestScript, n int) (ports []string) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		ts.Check(err)
-		defer l.Close()
-		_, port, err := net.SplitHostPort(l.Addr().String())
-		ts.Check(err)
-		ports = append(ports, port)
+	for len(ports) < n {
+		port := fmt.Sprint(10000 + rand.IntN(22000))
+		if l, err := net.Listen("tcp", "0.0.0.0:"+port); err == nil {
+			defer l.Close()
+			ports = append(ports, port)
+		}
 	}
 	return ports
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"crypto/subtle"
+	"io"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -17,7 +18,7 @@ func cmdGitHTTP(ts *testscript.TestScript, _ bool, args []string) {
 	user, password, dir := args[0], args[1], ts.MkAbs(args[2])
 	path, err := exec.LookPath("git")
 	ts.Check(err)
-	backend := &cgi.Handler{Path: path, Args: []string{"http-backend"}, Dir: dir,
+	backend := &cgi.Handler{Path: path, Stderr: io.Discard, Args: []string{"http-backend"}, Dir: dir,
 		Env: []string{"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1", "HOME=" + ts.Getenv("HOME")}}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u, p, _ := r.BasicAuth()

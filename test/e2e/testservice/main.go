@@ -5,11 +5,14 @@
 //	tcp             echoes lines on PORT, each behind its DAYFLY_SERVICE
 //	tick            prints a line every 50 ms
 //	job CODE WORDS  prints WORDS and exits with CODE
+//	listen ADDRESS  listens there, where $PORT stands for it, and says so; "none" = nowhere
+//	stubborn        as http, and does not end when it is told to
+//	family          as http, with a child that does not end when it is told to
 //
 // http: / tells who answers (with the content of the file VERSION), /env prints the
 // environment, /call?url=U calls U with the headers that services hand on, /slow takes
-// a second, /exit ends the process, /headers shows what arrived, /id the user, /write writes a
-// private file and /read?file=F reads one.
+// a second, /exit ends the process, /headers shows what arrived, /fail fails, /id shows the
+// user, /write writes a private file and /read?file=F reads one.
 package main
 
 import (
@@ -47,6 +50,22 @@ func main() {
 			fmt.Println("tick", i)
 			time.Sleep(50 * time.Millisecond)
 		}
+	case "listen":
+		err = listen(ctx, os.Args[2])
+	case "stubborn":
+		signal.Ignore(syscall.SIGTERM)
+		fmt.Println("stubborn: pid", os.Getpid())
+		err = serve(context.Background())
+	case "family":
+		var child *os.Process
+		child, err = os.StartProcess("/proc/self/exe", []string{os.Args[0], "deaf"}, &os.ProcAttr{Env: os.Environ(), Files: []*os.File{nil, os.Stdout, os.Stderr}})
+		if err == nil {
+			fmt.Println("child: pid", child.Pid)
+			err = serve(ctx)
+		}
+	case "deaf":
+		signal.Ignore(syscall.SIGTERM)
+		select {}
 	case "job":
 		code, _ := strconv.Atoi(os.Args[2])
 		fmt.Println(strings.Join(os.Args[3:], " "))
@@ -89,6 +108,9 @@ func serve(ctx context.Context) error {
 	mux.HandleFunc("/read", func(w http.ResponseWriter, r *http.Request) {
 		b, err := os.ReadFile(r.FormValue("file"))
 		answer(w, string(b), err)
+	})
+	mux.HandleFunc("/fail", func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "it fails", http.StatusInternalServerError)
 	})
 	mux.HandleFunc("/exit", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Println("exit was asked for")
@@ -134,6 +156,19 @@ func answer(w http.ResponseWriter, text string, err error) {
 		return
 	}
 	io.WriteString(w, text)
+}
+
+func listen(ctx context.Context, address string) error {
+	if address != "none" {
+		l, err := net.Listen("tcp", os.ExpandEnv(address))
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		fmt.Println("listening: port", l.Addr().(*net.TCPAddr).Port)
+	}
+	<-ctx.Done()
+	return nil
 }
 
 func echo(ctx context.Context) error {
