@@ -12,7 +12,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Limits are what all processes of a group may use together; 0 = as much as there is.
@@ -31,39 +34,52 @@ const period = 100_000
 
 // Groups makes groups below one of its own.
 type Groups struct {
+	mu      sync.Mutex
 	v2      bool
 	folders []string // of the group that all others lie below: one, or one for each controller of version 1
 }
 
-// Open makes the group that all others will lie below. It fails where control groups cannot
-// be written to, as for users other than root without a delegated group.
+// Open finds where groups can be made; nothing is there before the first one is. It fails where
+// control groups cannot be written to, as for users other than root.
 func Open(name string) (*Groups, error) {
-	g := &Groups{}
+	g := &Groups{folders: []string{filepath.Join(root, "memory", name), filepath.Join(root, "cpu", name)}}
 	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
-		g.v2 = true
-		// The groups of services hang below the root, where controllers can be given on.
-		if err := os.WriteFile(filepath.Join(root, "cgroup.subtree_control"), []byte("+memory +cpu"), 0); err != nil {
-			return nil, err
-		}
-		g.folders = []string{filepath.Join(root, name)}
-	} else {
-		g.folders = []string{filepath.Join(root, "memory", name), filepath.Join(root, "cpu", name)}
+		g.v2, g.folders = true, []string{filepath.Join(root, name)}
 	}
 	for _, dir := range g.folders {
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, err
-		}
-	}
-	if g.v2 {
-		if err := os.WriteFile(filepath.Join(g.folders[0], "cgroup.subtree_control"), []byte("+memory +cpu"), 0); err != nil {
+		if err := unix.Access(filepath.Dir(dir), unix.W_OK); err != nil {
 			return nil, err
 		}
 	}
 	return g, nil
 }
 
+// begin makes the group that all others lie below.
+func (g *Groups) begin() error {
+	if g.v2 {
+		// It hangs below the root, where controllers can be given on.
+		if err := os.WriteFile(filepath.Join(root, "cgroup.subtree_control"), []byte("+memory +cpu"), 0); err != nil {
+			return err
+		}
+	}
+	for _, dir := range g.folders {
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	if g.v2 {
+		return os.WriteFile(filepath.Join(g.folders[0], "cgroup.subtree_control"), []byte("+memory +cpu"), 0)
+	}
+	return nil
+}
+
 // Make makes a group, or changes the limits of the one that is there.
 func (g *Groups) Make(id string, l Limits) error {
+	g.mu.Lock() // the group above goes with the last one below it
+	defer g.mu.Unlock()
+	if err := g.begin(); err != nil {
+		return err
+	}
 	for _, dir := range g.folders {
 		if err := os.Mkdir(filepath.Join(dir, id), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
@@ -134,6 +150,9 @@ func (g *Groups) Killed(id string) int {
 // List gives the groups that are there.
 func (g *Groups) List() ([]string, error) {
 	entries, err := os.ReadDir(g.folders[0])
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	var ids []string
 	for _, e := range entries {
 		if e.IsDir() {
@@ -161,11 +180,14 @@ func (g *Groups) Remove(id string) error {
 			all = errors.Join(all, fmt.Errorf("the control group %s is still in use: %w", id, err))
 		}
 	}
+	g.Close()
 	return all
 }
 
 // Close removes the group that all others lay below, if none is left in it.
 func (g *Groups) Close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	for _, dir := range g.folders {
 		_ = os.Remove(dir) // others are left in it
 	}

@@ -92,6 +92,11 @@ func TestAGroupUsesNoMoreMemoryThanItMay(t *testing.T) {
 	if ids, err := g.List(); err != nil || len(ids) > 0 {
 		t.Errorf("left: %v, %v", ids, err)
 	}
+	for _, dir := range g.folders {
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			t.Errorf("%s is left: %v", dir, err)
+		}
+	}
 }
 
 func TestAGroupHasItsShareOfTheCPU(t *testing.T) {
