@@ -1,10 +1,12 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"strings"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/dayfly-dev/dayfly"
@@ -99,13 +101,18 @@ func Commit(ctx context.Context, s *Store, ops ...Op) (revision int64, err error
 	var compares []clientv3.Cmp
 	var does, looks []clientv3.Op
 	var compared []Op
+	repeatable := false // something written shows whether an earlier try has succeeded
 	for _, op := range ops {
 		if op.err != nil {
 			return 0, op.err
 		}
 		if op.compare {
+			look := clientv3.OpGet(op.path(), clientv3.WithKeysOnly())
+			if op.do != nil && op.do.IsPut() {
+				repeatable, look = true, clientv3.OpGet(op.path())
+			}
 			compares = append(compares, clientv3.Compare(clientv3.ModRevision(op.path()), "=", op.revision))
-			looks = append(looks, clientv3.OpGet(op.path(), clientv3.WithKeysOnly()))
+			looks = append(looks, look)
 			compared = append(compared, op)
 		}
 		if op.do != nil {
@@ -118,12 +125,17 @@ func Commit(ctx context.Context, s *Store, ops ...Op) (revision int64, err error
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	resp, err := s.client.Txn(ctx).If(compares...).Then(does...).Else(looks...).Commit()
+	resp, again, err := s.transact(ctx, compares, does, looks, repeatable)
 	if err != nil {
 		return 0, s.failure(ctx, err)
 	}
 	if resp.Succeeded {
 		return resp.Header.Revision, nil
+	}
+	if again {
+		if revision := written(compared, resp.Responses); revision > 0 {
+			return revision, nil
+		}
 	}
 	for i, op := range compared {
 		var now int64
@@ -135,6 +147,54 @@ func Commit(ctx context.Context, s *Store, ops ...Op) (revision int64, err error
 		}
 	}
 	return 0, dayfly.Errorf(dayfly.CodeInternal, "etcd refused a transaction whose comparisons hold")
+}
+
+// transact does a transaction, and where one that was lost can be told from one that was
+// done, it tries again within the time of ctx: a member of a cluster that dies takes with it
+// what it was asked, or what was passed on to it.
+func (s *Store) transact(ctx context.Context, compares []clientv3.Cmp, does, looks []clientv3.Op, repeatable bool) (resp *clientv3.TxnResponse, again bool, err error) {
+	repeatable = repeatable && s.server == nil
+	for broken := 0; ; again = true {
+		tryCtx, cancel := ctx, context.CancelFunc(func() {})
+		if repeatable {
+			tryCtx, cancel = context.WithTimeout(ctx, s.timeout/3)
+		}
+		resp, err = s.client.Txn(tryCtx).If(compares...).Then(does...).Else(looks...).Commit()
+		late := tryCtx.Err() != nil
+		cancel()
+		if err == nil || !repeatable || ctx.Err() != nil {
+			return resp, again, err
+		}
+		if answered, lost := lostByCluster(err); !late && !answered {
+			// Nobody is there, for certain after asking each member of a usual cluster.
+			if broken++; !lost || broken == 3 {
+				return resp, again, err
+			}
+		}
+		pause(ctx)
+	}
+}
+
+// written gives the revision at which all that was compared has been written, together and
+// as asked for; 0 = it has not been. Others may write the same record at the same time, but
+// hardly all of them with the same content in one transaction.
+func written(compared []Op, answers []*etcdserverpb.ResponseOp) (revision int64) {
+	for i, op := range compared {
+		kvs := answers[i].GetResponseRange().Kvs
+		switch {
+		case op.do == nil:
+		case op.do.IsDelete() && len(kvs) > 0, op.do.IsPut() && len(kvs) == 0:
+			return 0
+		case op.do.IsPut():
+			if revision == 0 {
+				revision = kvs[0].ModRevision
+			}
+			if kvs[0].ModRevision != revision || !bytes.Equal(kvs[0].Value, op.do.ValueBytes()) {
+				return 0
+			}
+		}
+	}
+	return revision
 }
 
 // describe says what kinds of records operations write.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/raft/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -50,4 +51,15 @@ func (s *Store) failure(ctx context.Context, err error) error {
 	}
 	return &dayfly.Error{Code: dayfly.CodeUnavailable, Err: err,
 		Message: "the state (etcd) does not answer; try again when it is back. A change that was under way may have been made"}
+}
+
+// lostByCluster says whether a request was lost on its way through the cluster, and
+// whether a member has said so, which stands for a cluster that will have a leader again.
+func lostByCluster(err error) (answered, lost bool) {
+	if etcd, ok := errors.AsType[rpctypes.EtcdError](err); ok {
+		return etcd.Code() == codes.Unavailable, etcd.Code() == codes.Unavailable
+	}
+	// Without a leader, etcd gives an error of raft as it is.
+	answered = status.Code(err) == codes.Unknown && status.Convert(err).Message() == raft.ErrProposalDropped.Error()
+	return answered, answered || status.Code(err) == codes.Unavailable
 }

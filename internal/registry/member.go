@@ -24,12 +24,16 @@ type Membership struct {
 
 // Join puts down the record of a node for as long as this process is alive and
 // reaches etcd, until ctx ends or Close is called. When the lease was lost it is
-// made again as soon as etcd is back. A node id must be used by one server only.
+// made again as soon as etcd is back, and made later where etcd has no room for it now. A
+// node id must be used by one server only.
 func (s *Store) Join(ctx context.Context, node Node) (*Membership, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	m := &Membership{store: s, node: node, cancel: cancel}
 	session, err := m.enter(ctx)
-	if err != nil {
+	if errors.Is(err, rpctypes.ErrNoSpace) {
+		// What is known is worth more to users than that others know of this node.
+		s.log.Error("this node cannot be made known to others yet", "node", node.ID, "error", err)
+	} else if err != nil {
 		cancel()
 		return nil, err
 	}
@@ -89,16 +93,19 @@ func (s *Store) bury(ctx context.Context, look clientv3.Op, own clientv3.LeaseID
 	return nil
 }
 
+// stay keeps the record there; session is nil where it has to be made first.
 func (m *Membership) stay(ctx context.Context, session *session) {
 	for {
-		select {
-		case <-ctx.Done():
-			m.left = session.end()
-			return
-		case <-session.Done():
-			m.store.log.Warn("the lease of this node ended, it is made again", "node", m.node.ID)
+		if session != nil {
+			select {
+			case <-ctx.Done():
+				m.left = session.end()
+				return
+			case <-session.Done():
+				m.store.log.Warn("the lease of this node ended, it is made again", "node", m.node.ID)
+			}
+			_ = session.end()
 		}
-		_ = session.end()
 		var err error
 		for session, err = m.enter(ctx); err != nil; session, err = m.enter(ctx) {
 			if ctx.Err() != nil {

@@ -143,14 +143,17 @@ func (s *Store) identify(ctx context.Context) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	_, err = s.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.CreateRevision(clusterKey), "=", 0)).
-		Then(clientv3.OpPut(clusterKey, string(fresh))).
-		Commit()
-	if err != nil {
-		return "", s.failure(ctx, err)
-	}
+	// Nearly always it is there, also where etcd has no room for the transaction.
 	resp, err := s.client.Get(ctx, clusterKey)
+	if err == nil && len(resp.Kvs) == 0 {
+		_, err = s.client.Txn(ctx).
+			If(clientv3.Compare(clientv3.CreateRevision(clusterKey), "=", 0)).
+			Then(clientv3.OpPut(clusterKey, string(fresh))).
+			Commit()
+		if err == nil {
+			resp, err = s.client.Get(ctx, clusterKey)
+		}
+	}
 	if err != nil {
 		return "", s.failure(ctx, err)
 	}

@@ -35,8 +35,10 @@ type life struct {
 	*testing.T
 	dir, repo, data, crashLog, log string
 	api, http, internal, etcd      string
+	flags                          []string // further ones of the server
 	client                         *client.Client
 	took                           time.Duration
+	peers                          []*life // other servers on the same state
 
 	mu      sync.Mutex
 	process *os.Process // nil = it is to stay away
@@ -49,7 +51,7 @@ func newLife(t *testing.T, _ string) *life {
 	dir := t.TempDir()
 	l := &life{
 		T: t, dir: dir, repo: filepath.Join(dir, "repo"), data: filepath.Join(dir, "data"),
-		crashLog: filepath.Join(dir, "points"), log: filepath.Join(dir, "log"), ended: make(chan struct{}),
+		crashLog: filepath.Join(dir, "points"), log: filepath.Join(dir, "log"),
 	}
 	for _, address := range []*string{&l.api, &l.http, &l.internal} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -91,7 +93,8 @@ func (l *life) start(f fate) {
 		l.startEtcd(f)
 	}
 	command := func(variables ...string) *exec.Cmd {
-		cmd := exec.Command(filepath.Join(programs, "dayfly"), "server", "--verbose", "--data", l.data, "--listen", l.api, "--http", l.http, "--internal", l.internal, "--etcd", l.etcd)
+		args := []string{"server", "--verbose", "--data", l.data, "--listen", l.api, "--http", l.http, "--internal", l.internal, "--etcd", l.etcd}
+		cmd := exec.Command(filepath.Join(programs, "dayfly"), append(args, l.flags...)...)
 		cmd.Env = append([]string{"HOME=" + l.dir, "PATH=" + programs + ":" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}, variables...)
 		cmd.Stdout, cmd.Stderr = out, out
 		return cmd
@@ -100,7 +103,10 @@ func (l *life) start(f fate) {
 	if err := cmd.Start(); err != nil {
 		l.Fatal(err)
 	}
-	l.process = cmd.Process
+	ended := make(chan struct{})
+	l.mu.Lock()
+	l.process, l.ended = cmd.Process, ended
+	l.mu.Unlock()
 	if f.after > 0 && f.away == 0 {
 		timer := time.AfterFunc(f.after, func() {
 			l.mu.Lock()
@@ -112,7 +118,7 @@ func (l *life) start(f fate) {
 		l.Cleanup(func() { timer.Stop() })
 	}
 	go func() {
-		defer close(l.ended)
+		defer close(ended)
 		defer out.Close()
 		for {
 			_ = cmd.Wait()
@@ -186,13 +192,20 @@ func (l *life) startEtcd(f fate) {
 // stop ends the server for good.
 func (l *life) stop(signal syscall.Signal) {
 	l.mu.Lock()
-	process := l.process
+	process, ended := l.process, l.ended
 	l.process = nil
 	l.mu.Unlock()
 	if process != nil {
 		_ = process.Signal(signal)
-		<-l.ended
+		<-ended
 	}
+}
+
+// now gives the process that the server is now.
+func (l *life) now() *os.Process {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.process
 }
 
 func (l *life) deaths() int {
@@ -236,7 +249,8 @@ func (l *life) live(f fate) {
 	}
 	l.stop(syscall.SIGTERM)
 	l.took = time.Since(begun)
-	l.records()
+	// What is kept for its logs: each environment once, each deployment once.
+	l.records(3, 12)
 }
 
 // insist repeats a call until it is answered by something else than that nobody is there.
@@ -354,15 +368,27 @@ type process struct {
 	started, environment, service string
 }
 
-// processes gives those that run below the data folder, one for each instance.
-func (l *life) processes() (found []process) {
-	files, err := filepath.Glob("/proc/[0-9]*/environ")
+// all gives the servers on the same state.
+func (l *life) all() []*life { return append([]*life{l}, l.peers...) }
+
+// processes gives those that run below the data folders, one for each instance.
+func (l *life) processes() []process {
+	found, err := l.findProcesses()
 	if err != nil {
 		l.Fatal(err)
 	}
+	return found
+}
+
+func (l *life) findProcesses() (found []process, err error) {
+	files, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		return nil, err
+	}
 	for _, file := range files {
 		env, err := os.ReadFile(file)
-		if err != nil || !strings.Contains(string(env), "DAYFLY_DIR="+l.data+"/") {
+		ours := func(l *life) bool { return strings.Contains(string(env), "DAYFLY_DIR="+l.data+"/") }
+		if err != nil || !slices.ContainsFunc(l.all(), ours) {
 			continue
 		}
 		var p process
@@ -385,11 +411,11 @@ func (l *life) processes() (found []process) {
 		}
 		p.started = fields[19]
 		if _, err := fmt.Sscanf(file, "/proc/%d/", &p.pid); err != nil {
-			l.Fatal(err)
+			return nil, err
 		}
 		found = append(found, p)
 	}
-	return found
+	return found, nil
 }
 
 // running gives the processes of an environment by service.
@@ -437,29 +463,36 @@ func (l *life) wrong(names []string) string {
 	}
 	// A deployment that has a folder has an environment; a job's stays with it.
 	for _, dir := range []string{"run", "private"} {
-		found, err := os.ReadDir(filepath.Join(l.data, dir))
-		if err != nil {
-			return err.Error()
+		found := 0
+		for _, server := range l.all() {
+			folders, err := os.ReadDir(filepath.Join(server.data, dir))
+			if err != nil {
+				return err.Error()
+			}
+			found += len(folders)
 		}
 		most := 3 * len(names)
-		if len(found) > most || dir == "run" && len(found) != most {
-			return fmt.Sprintf("%d folders in %s for %d environments", len(found), dir, len(names))
+		if found > most || dir == "run" && found != most {
+			return fmt.Sprintf("%d folders in %s for %d environments", found, dir, len(names))
 		}
 	}
-	for _, pattern := range []string{"*/*.new-*", "*/*/*.new-*", "run/*/.new-*", ".new-*"} {
-		if half, err := filepath.Glob(filepath.Join(l.data, pattern)); err != nil || len(half) > 0 {
-			return fmt.Sprintf("half done: %q, %v", half, err)
+	for _, server := range l.all() {
+		for _, pattern := range []string{"*/*.new-*", "*/*/*.new-*", "run/*/.new-*", ".new-*"} {
+			if half, err := filepath.Glob(filepath.Join(server.data, pattern)); err != nil || len(half) > 0 {
+				return fmt.Sprintf("half done: %q, %v", half, err)
+			}
 		}
 	}
 	return ""
 }
 
-// records looks into the state of the server that has ended.
-func (l *life) records() {
+// records looks into the state of the server that has ended: so many environments and
+// at least so many deployments are remembered, and nothing else is there.
+func (l *life) records(environments, deployments int) {
 	l.Helper()
 	config := registry.Config{Dir: filepath.Join(l.data, "etcd"), Logger: slog.New(slog.DiscardHandler)}
 	if l.etcd != "" {
-		config.Dir, config.Endpoints = "", []string{l.etcd}
+		config.Dir, config.Endpoints = "", strings.Split(l.etcd, ",")
 	}
 	store, err := registry.Open(l.Context(), config)
 	if err != nil {
@@ -480,10 +513,9 @@ func (l *life) records() {
 			l.Errorf("%d %s are left in the state", n, kind)
 		}
 	}
-	// What is kept for its logs: each environment once, each deployment once.
 	ended, retired := registry.Len(cache, registry.Ended), registry.Len(cache, registry.Retired)
-	if ended != 3 || retired < 12 {
-		l.Errorf("%d environments and %d deployments are remembered, want 3 and 12", ended, retired)
+	if ended != environments || retired < deployments {
+		l.Errorf("%d environments and %d deployments are remembered, want %d and %d", ended, retired, environments, deployments)
 	}
 	cache.Close()
 	if err := errors.Join(store.Close()); err != nil {

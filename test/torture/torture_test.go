@@ -9,6 +9,9 @@
 //
 // The points are not listed anywhere: a first life with a build that notes them says which
 // there are, so a new step of the server is covered by itself.
+//
+// Where the state is in an etcd outside, that is compacted, cut off, filled up and robbed of
+// its members, with real processes, networks and disks.
 package torture
 
 import (
@@ -27,9 +30,9 @@ import (
 )
 
 var (
-	long    = flag.Bool("long", false, "kill at all points and at 50 random moments")
+	long    = flag.Bool("long", false, "kill at all points and at 50 random moments, and let etcd fail in all ways")
 	seed    = flag.Uint64("seed", 0, "of the random choices; 0 = another one each time")
-	only    = flag.String("only", "", "kill at this point alone, such as 'after Prepare#1'")
+	only    = flag.String("only", "", "kill at this point alone, such as 'after Prepare#1', or let etcd fail in this way alone")
 	workers = flag.Int("workers", 2, "lives at a time")
 )
 
@@ -117,12 +120,18 @@ func TestTheServerMayDieAnywhere(t *testing.T) {
 	close(next)
 	all.Wait()
 	slices.Sort(table)
+	printTable(t, "KILLED\tTIMES\tLIFE TOOK", table)
+	t.Logf("after each of %d lives: %s", len(table)+1, strings.Join(checked, "; "))
+}
+
+// printTable prints rows whose cells are between tabs.
+func printTable(t *testing.T, head string, rows []string) {
+	t.Helper()
 	w := tabwriter.NewWriter(t.Output(), 0, 8, 2, ' ', 0)
-	fmt.Fprintf(w, "KILLED\tTIMES\tLIFE TOOK\n%s\n", strings.Join(table, "\n"))
+	fmt.Fprintf(w, "%s\n%s\n", head, strings.Join(rows, "\n"))
 	if err := w.Flush(); err != nil {
 		t.Error(err)
 	}
-	t.Logf("after each of %d lives: %s", len(table)+1, strings.Join(checked, "; "))
 }
 
 // checked says what live checks, for the table.
