@@ -29,8 +29,8 @@ type Deployment struct {
 	Repo       string            `json:"repo,omitempty"` // without credentials
 	Commit     string            `json:"commit,omitempty"`
 	Credential string            `json:"credential,omitempty"` // id of a stored credential
-	Definition Definition        `json:"definition"`
-	Variables  map[string]string `json:"variables"` // all but PORT and DAYFLY_DIR, which belong to an instance
+	Definition *Definition       `json:"definition"`           // never changed, and shared by those that have the same
+	Variables  map[string]string `json:"variables"`            // all but PORT and DAYFLY_DIR, which belong to an instance
 
 	// Replicas is how many instances should run; 0 keeps the build and
 	// stops all instances.

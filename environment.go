@@ -82,7 +82,7 @@ type ResolvedService struct {
 	Repo        string            `json:"repo,omitempty"`
 	Commit      string            `json:"commit,omitempty"`
 	Credential  string            `json:"credential,omitempty"` // id of the stored credential that Repo may see
-	Definition  Definition        `json:"definition"`           // interpolated
+	Definition  *Definition       `json:"definition"`           // interpolated; never changed, and shared by those that have the same
 	Hash        string            `json:"hash"`                 // of definition and variables
 	Variables   map[string]string `json:"variables,omitempty"`
 	Address     string            `json:"address,omitempty"` // 127.x.y.z: where SERVICE_URL leads to

@@ -336,7 +336,7 @@ func (r records) copy(i int) (c records, err error) {
 	// is noticed.
 	rs := &c.Resolution.Services[0]
 	b, err := json.Marshal(struct {
-		Definition dayfly.Definition
+		Definition *dayfly.Definition
 		Variables  map[string]string
 	}{rs.Definition, rs.Variables})
 	if err != nil {

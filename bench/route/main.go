@@ -107,7 +107,7 @@ func state(name, version string) release.State {
 func write(ctx context.Context, store *registry.Store, i int) error {
 	name := envName(i)
 	id := "e-" + name
-	def := dayfly.Definition{Service: "web", Port: 80, Protocol: dayfly.ProtocolHTTP, Routes: []dayfly.PathRoute{{Path: "/"}}}
+	def := &dayfly.Definition{Service: "web", Port: 80, Protocol: dayfly.ProtocolHTTP, Routes: []dayfly.PathRoute{{Path: "/"}}}
 	_, err := registry.Commit(ctx, store,
 		registry.Create(registry.Environments, name, dayfly.EnvironmentRecord{Format: dayfly.Format, ID: id, Spec: dayfly.EnvironmentSpec{Name: name, Project: "shop"}}),
 		registry.Create(registry.Resolutions, name, dayfly.Resolution{Format: dayfly.Format, Environment: id, Services: []dayfly.ResolvedService{{

@@ -98,8 +98,19 @@ func (s *server) transform(_ huma.Context, _ string, v any) (any, error) {
 
 func writeProblem(w http.ResponseWriter, p Problem) {
 	w.Header().Set("Content-Type", "application/problem+json")
+	tellWhen(p.Status, w.Header().Set)
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p) // the client is gone otherwise
+}
+
+// retryAfter is in how many seconds to ask again while the state cannot be reached or changed.
+const retryAfter = "2"
+
+// tellWhen says in the header of a 503 when to ask again.
+func tellWhen(status int, set func(name, value string)) {
+	if status == http.StatusServiceUnavailable {
+		set("Retry-After", retryAfter)
+	}
 }
 
 // exact is a context whose statuses are those of our codes.
@@ -109,7 +120,10 @@ type exact struct{ humaContext }
 type humaContext = huma.Context
 
 // SetStatus implements huma.Context.
-func (c exact) SetStatus(status int) { c.humaContext.SetStatus(oneStatus(status)) }
+func (c exact) SetStatus(status int) {
+	tellWhen(status, c.SetHeader)
+	c.humaContext.SetStatus(oneStatus(status))
+}
 
 // oneStatus lets input that is no JSON at all be invalid as any other wrong input is.
 func oneStatus(status int) int {

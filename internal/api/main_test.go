@@ -113,6 +113,9 @@ func (r *rig) refusal(got reply, status int, code string) problem {
 	if kind := got.header.Get("Content-Type"); kind != "application/problem+json" {
 		r.Errorf("an error is of type %q", kind)
 	}
+	if again := got.header.Get("Retry-After"); (again != "") != (status == http.StatusServiceUnavailable) {
+		r.Errorf("a %d says to try again after %q", status, again)
+	}
 	if p.Detail == "" && len(p.Problems) == 0 {
 		r.Error("the error does not say what is wrong")
 	}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -115,7 +116,21 @@ func (a *App) Start(ctx context.Context) (err error) {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
+	a.background("memory", giveBack)
 	return nil
+}
+
+// giveBack returns the memory to the system that only a start needs: with many environments
+// more than what is known of them. It would be kept for a heap that grows as much again.
+func giveBack(ctx context.Context) {
+	for _, later := range []time.Duration{10 * time.Second, time.Minute} {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(later):
+			debug.FreeOSMemory()
+		}
+	}
 }
 
 // Stop stops every part, the last started first. What runs is left running.

@@ -163,7 +163,7 @@ func tested(t *testing.T) (*world, dayfly.Environment) {
 	}
 	w.commit(registry.Put(registry.Releases, env.Name, serving))
 	res.Services = append(services, dayfly.ResolvedService{
-		Name: "smoke", Definition: dayfly.Definition{Service: "smoke", Test: true, Job: true}, Variables: map[string]string{"URL": "http://public"}})
+		Name: "smoke", Definition: &dayfly.Definition{Service: "smoke", Test: true, Job: true}, Variables: map[string]string{"URL": "http://public"}})
 	w.commit(registry.Put(registry.Resolutions, env.Name, res))
 	return w, env
 }

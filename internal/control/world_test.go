@@ -272,7 +272,7 @@ func (r *repositories) Resolve(_ context.Context, in resolve.Input) (*dayfly.Res
 		}
 		rs := dayfly.ResolvedService{
 			Name: name, From: dayfly.FromOwn, Version: spec.Branch, Repo: in.Project.Repo, Commit: commit, Hash: "hash",
-			Definition: dayfly.Definition{Service: name}, Address: previous[name],
+			Definition: &dayfly.Definition{Service: name}, Address: previous[name],
 		}
 		if rs.Address == "" {
 			var err error

@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -44,9 +45,21 @@ func (f *Feed) Load() {
 	for d := range registry.All(f.cache, registry.Observed) {
 		f.deployment(d.Key)
 	}
-	for e := range registry.All(f.cache, registry.Environments) {
-		f.environment(e.Key)
+	// With many environments this is most of it, so all cores work.
+	names := make(chan string)
+	var all sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		all.Go(func() {
+			for name := range names {
+				f.environment(name)
+			}
+		})
 	}
+	for e := range registry.All(f.cache, registry.Environments) {
+		names <- e.Key
+	}
+	close(names)
+	all.Wait()
 }
 
 // Run loads, and applies changes until ctx ends.

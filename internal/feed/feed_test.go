@@ -125,12 +125,12 @@ func resolution(name string) dayfly.Resolution {
 		Environment: "id-" + name, Address: "127.1.1.1",
 		Services: []dayfly.ResolvedService{
 			{Name: "web", From: dayfly.FromOwn, Commit: "v1", Address: "127.1.1.2",
-				Definition: dayfly.Definition{Routes: []dayfly.PathRoute{{Path: "/"}}},
+				Definition: &dayfly.Definition{Routes: []dayfly.PathRoute{{Path: "/"}}},
 				Hosts:      []string{name + ".localhost", "web-" + name + ".localhost"}},
 			{Name: "api", From: dayfly.FromOwn, Commit: "v1", Address: "127.1.1.3",
-				Definition: dayfly.Definition{Routes: []dayfly.PathRoute{{Path: "/api"}}},
+				Definition: &dayfly.Definition{Routes: []dayfly.PathRoute{{Path: "/api"}}},
 				Hosts:      []string{name + ".localhost", "api-" + name + ".localhost"}},
-			{Name: "smoke", Definition: dayfly.Definition{Test: true}, Hosts: []string{"smoke-" + name + ".localhost"}},
+			{Name: "smoke", Definition: &dayfly.Definition{Test: true}, Hosts: []string{"smoke-" + name + ".localhost"}},
 		},
 	}
 }
@@ -212,6 +212,28 @@ func TestWhatIsThereAtTheStartIsInTheTable(t *testing.T) {
 	}
 	if got := w.version("main.localhost", "/"); got != "v1" {
 		t.Errorf("answers with %q", got)
+	}
+}
+
+// Environments are loaded on all cores at once.
+func TestWhenLoadReturnsEveryEnvironmentIsInTheTable(t *testing.T) {
+	w := open(t)
+	const environments = 200
+	name := func(i int) string { return fmt.Sprint("env-", i) }
+	for i := range environments {
+		res := resolution(name(i))
+		res.Address = ""
+		for s := range res.Services {
+			res.Services[s].Address = ""
+		}
+		w.write(append(deployment(name(i), "web", name(i), healthy),
+			creation(name(i))[0], registry.Create(registry.Resolutions, name(i), res), serving(name(i), map[string]string{"web": name(i)}))...)
+	}
+	w.feed.Load()
+	for i := range environments {
+		if got := w.version(name(i)+".localhost", "/"); got != name(i) {
+			t.Errorf("%s answers with %q", name(i), got)
+		}
 	}
 }
 

@@ -264,7 +264,7 @@ func service(name, kind, version string, needs map[string]dayfly.Condition) dayf
 	if err != nil {
 		panic(err)
 	}
-	d := dayfly.Definition{
+	d := &dayfly.Definition{
 		Service: name, Dir: ".", Run: dayfly.Command{exe, asService, kind}, DependsOn: needs, Job: kind == job,
 		Stop: dayfly.Stop{Grace: dayfly.Duration(5 * time.Second)},
 	}

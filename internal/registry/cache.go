@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -28,6 +29,7 @@ type Cache struct {
 	healthy             atomic.Bool
 
 	builder *builder        // of the goroutine that follows alone
+	pool    *pool           // of that one as well
 	life    context.Context // ends with the cache
 	end     context.CancelFunc
 	running sync.WaitGroup
@@ -43,7 +45,7 @@ type waiter struct {
 func NewCache(s *Store) *Cache {
 	c := &Cache{
 		store: s, log: s.log, subscribers: map[*subscriber]bool{}, waiters: map[*waiter]bool{},
-		builder: newBuilder(kinds()),
+		builder: newBuilder(kinds()), pool: newPool(),
 	}
 	c.life, c.end = context.WithCancel(context.Background())
 	c.view.Store(c.builder.last)
@@ -60,8 +62,8 @@ func (c *Cache) Start(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	context.AfterFunc(c.life, cancel)
 	loaded, err := c.load(ctx)
-	for _, unreadable := range loaded.unreadable {
-		err = unreadable
+	for _, r := range loaded.records {
+		err = cmp.Or(err, r.unreadable)
 	}
 	if err != nil {
 		cancel()

@@ -12,7 +12,7 @@ import (
 var (
 	Projects = Kind[dayfly.Project]{name: "project", // name
 		save: func(p dayfly.Project) any { return storedProject{p, p.Credential} },
-		load: func(key string, data []byte) (dayfly.Project, error) {
+		load: func(_ *pool, key string, data []byte) (dayfly.Project, error) {
 			stored, err := decode[storedProject](key, data)
 			stored.Project.Format = dayfly.Format
 			stored.Project.Credential = stored.Credential
@@ -22,21 +22,58 @@ var (
 			byID: func(p dayfly.Project) string { return p.ID },
 		}}
 	Environments = Kind[dayfly.EnvironmentRecord]{name: "environment", // name
+		share: func(p *pool, e *dayfly.EnvironmentRecord) {
+			p.share(&e.ID, &e.Spec.Name, &e.Spec.Project, &e.Spec.Branch, &e.Spec.Base, &e.Spec.Data, &e.Origin, &e.Credential)
+		},
 		indexes: map[string]func(dayfly.EnvironmentRecord) string{
 			byID:      func(e dayfly.EnvironmentRecord) string { return e.ID },
 			byProject: func(e dayfly.EnvironmentRecord) string { return e.Spec.Project },
 		}}
-	Resolutions = Kind[dayfly.Resolution]{name: "resolution"} // name of the environment
-	Releases    = Kind[release.State]{name: "release"}        // name of the environment
+	Resolutions = Kind[dayfly.Resolution]{name: "resolution", // name of the environment
+		load: func(p *pool, key string, data []byte) (dayfly.Resolution, error) {
+			stored, err := decode[storedResolution](key, data)
+			if err != nil {
+				return dayfly.Resolution{}, err
+			}
+			r, err := stored.load(p)
+			return r, unreadable(key, err)
+		}}
+	Releases = Kind[release.State]{name: "release", // name of the environment
+		share: func(p *pool, s *release.State) {
+			for service, targets := range s.Services {
+				p.share(&service)
+				for i := range targets {
+					p.share(&targets[i].Deployment, &targets[i].Version)
+				}
+				s.Services[service] = targets
+			}
+		}}
 	Deployments = Kind[dayfly.Deployment]{name: "deployment", // id
+		load: func(p *pool, key string, data []byte) (dayfly.Deployment, error) {
+			stored, err := decode[storedDeployment](key, data)
+			if err != nil {
+				return dayfly.Deployment{}, err
+			}
+			d, err := stored.load(p)
+			return d, unreadable(key, err)
+		},
 		indexes: map[string]func(dayfly.Deployment) string{
 			byOwner:   func(d dayfly.Deployment) string { return d.Key.Owner },
 			byProject: func(d dayfly.Deployment) string { return d.Key.Project },
 		}}
-	Observed  = Kind[dayfly.DeploymentStatus]{name: "observed"} // id of the deployment
-	Hosts     = Kind[HostClaim]{name: "host"}                   // public host name
-	Addresses = Kind[AddressClaim]{name: "address"}             // IP address
-	Nodes     = Kind[Node]{name: "node"}                        // id
+	Observed = Kind[dayfly.DeploymentStatus]{name: "observed", // id of the deployment
+		share: func(p *pool, s *dayfly.DeploymentStatus) {
+			p.share(&s.Deployment, &s.Node, (*string)(&s.Phase), &s.Message)
+			for i := range s.Instances {
+				in := &s.Instances[i]
+				p.share(&in.ID, &in.Deployment, (*string)(&in.Phase), &in.Message)
+			}
+		}}
+	Hosts = Kind[HostClaim]{name: "host", // public host name
+		share: func(p *pool, h *HostClaim) { p.share(&h.Environment, &h.Name) }}
+	Addresses = Kind[AddressClaim]{name: "address", // IP address
+		share: func(p *pool, a *AddressClaim) { p.share(&a.Environment, &a.Service) }}
+	Nodes = Kind[Node]{name: "node"} // id
 	// Credentials are sealed before they get here.
 	Credentials = Kind[Credential]{name: "credential"}  // id
 	Tokens      = Kind[Token]{name: "token"}            // name

@@ -18,7 +18,9 @@ type Kind[T any] struct {
 	indexes map[string]func(T) string
 	// save and load are for types whose JSON leaves out what has to be kept.
 	save func(T) any
-	load func(key string, data []byte) (T, error)
+	load func(p *pool, key string, data []byte) (T, error)
+	// share makes one of the strings of a record that others have as well.
+	share func(p *pool, v *T)
 }
 
 // Name is the kind's part of the keys in etcd, and the Kind of a Change.
@@ -41,11 +43,16 @@ func (k Kind[T]) encode(v T) ([]byte, error) {
 	return encode(v)
 }
 
-func (k Kind[T]) decode(key string, data []byte) (T, error) {
+func (k Kind[T]) decode(p *pool, key string, data []byte) (v T, err error) {
 	if k.load != nil {
-		return k.load(k.name+"/"+key, data)
+		v, err = k.load(p, k.name+"/"+key, data)
+	} else {
+		v, err = decode[T](k.name+"/"+key, data)
 	}
-	return decode[T](k.name+"/"+key, data)
+	if k.share != nil {
+		k.share(p, &v)
+	}
+	return v, err
 }
 
 // Get reads one record from etcd. One that is not there is dayfly.CodeNotFound.
@@ -60,7 +67,7 @@ func Get[T any](ctx context.Context, s *Store, kind Kind[T], key string) (Record
 		return Record[T]{}, dayfly.Errorf(dayfly.CodeNotFound, "there is no %s %q", kind.name, key)
 	}
 	kv := resp.Kvs[0]
-	v, err := kind.decode(key, kv.Value)
+	v, err := kind.decode(nil, key, kv.Value)
 	return Record[T]{Key: key, Value: v, Revision: kv.ModRevision, Created: kv.CreateRevision}, err
 }
 
@@ -76,7 +83,7 @@ func List[T any](ctx context.Context, s *Store, kind Kind[T]) ([]Record[T], erro
 	list := make([]Record[T], 0, len(resp.Kvs))
 	for _, kv := range resp.Kvs {
 		key := strings.TrimPrefix(string(kv.Key), prefix)
-		v, err := kind.decode(key, kv.Value)
+		v, err := kind.decode(nil, key, kv.Value)
 		if err != nil {
 			return nil, err
 		}

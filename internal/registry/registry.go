@@ -213,14 +213,20 @@ func decode[T any](key string, data []byte) (v T, err error) {
 	}
 	var e envelope
 	if err := json.Unmarshal(data, &e); err != nil {
-		return v, dayfly.Errorf(dayfly.CodeInternal, "the record %s in etcd cannot be read: %w", key, err)
+		return v, unreadable(key, err)
 	}
 	if e.Format > dayfly.Format {
 		return v, dayfly.Errorf(dayfly.CodeFailed, "the record %s was written by a newer dayfly (format %d, this one reads up to %d): use that version of dayfly or a later one",
 			key, e.Format, dayfly.Format)
 	}
-	if err := json.Unmarshal(e.Record, &v); err != nil {
-		return v, dayfly.Errorf(dayfly.CodeInternal, "the record %s in etcd cannot be read: %w", key, err)
+	err = unreadable(key, json.Unmarshal(e.Record, &v))
+	return v, err
+}
+
+// unreadable says what an error of decoding a record means; nil = nothing.
+func unreadable(key string, err error) error {
+	if err == nil {
+		return nil
 	}
-	return v, nil
+	return dayfly.Errorf(dayfly.CodeInternal, "the record %s in etcd cannot be read: %w", key, err)
 }

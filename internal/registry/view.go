@@ -44,15 +44,15 @@ type view struct {
 // anyKind is a Kind of whatever type.
 type anyKind interface {
 	Name() string
-	// read decodes a record.
-	read(key string, kv *mvccpb.KeyValue) (item, error)
+	// read decodes a record; what others have as well comes from the pool.
+	read(p *pool, key string, kv *mvccpb.KeyValue) (item, error)
 	indexNames() []string
 	// found gives what an index finds an item by.
 	found(index string, i item) string
 }
 
-func (k Kind[T]) read(key string, kv *mvccpb.KeyValue) (item, error) {
-	v, err := k.decode(key, kv.Value)
+func (k Kind[T]) read(p *pool, key string, kv *mvccpb.KeyValue) (item, error) {
+	v, err := k.decode(p, key, kv.Value)
 	r := &Record[T]{Key: key, Value: v, Revision: kv.ModRevision, Created: kv.CreateRevision}
 	return item{key: key, record: r, revision: kv.ModRevision}, err
 }

@@ -1,11 +1,13 @@
 package registry
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
+	"runtime"
 	"slices"
-	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -28,18 +30,27 @@ func watchContext(ctx context.Context) context.Context {
 	return metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "dayfly", "cache")
 }
 
-// split takes kind and key from a path in etcd.
-func split(path []byte) (kind, key string) {
-	kind, key, _ = strings.Cut(strings.TrimPrefix(string(path), recordPrefix), "/")
-	return kind, key
+// split takes kind and key from a path in etcd. There is no kind where it is one of a newer
+// version of dayfly.
+func (b *builder) split(p *pool, path []byte) (kind anyKind, key string) {
+	name, rest, _ := bytes.Cut(bytes.TrimPrefix(path, []byte(recordPrefix)), []byte("/"))
+	if kind = b.kinds[string(name)]; kind == nil {
+		return nil, ""
+	}
+	return kind, p.text(rest)
 }
 
 // loaded is everything at one revision.
 type loaded struct {
-	revision   int64
-	items      map[changeKey]item
-	order      []changeKey // of the items in etcd
-	unreadable map[changeKey]error
+	revision int64
+	records  []loadedRecord // in their order in etcd
+}
+
+// loadedRecord is a record, or why it cannot be read.
+type loadedRecord struct {
+	changeKey
+	item       item
+	unreadable error
 }
 
 // load reads everything at one revision, page by page.
@@ -53,9 +64,9 @@ func (c *Cache) load(ctx context.Context) (loaded, error) {
 	}
 }
 
-func (c *Cache) loadOnce(ctx context.Context) (loaded, error) {
-	l := loaded{items: map[changeKey]item{}, unreadable: map[changeKey]error{}}
+func (c *Cache) loadOnce(ctx context.Context) (l loaded, err error) {
 	from, end := recordPrefix, clientv3.GetPrefixRangeEnd(recordPrefix)
+	pool := newPool()
 	for {
 		resp, err := c.readPage(ctx, from, end, l.revision)
 		if err != nil {
@@ -63,24 +74,36 @@ func (c *Cache) loadOnce(ctx context.Context) (loaded, error) {
 		}
 		if l.revision == 0 {
 			l.revision = resp.Header.Revision
+			l.records = make([]loadedRecord, 0, resp.Count)
 		}
-		for _, kv := range resp.Kvs {
-			kind, key := split(kv.Key)
-			if c.builder.kinds[kind] == nil {
-				continue // of a newer version of dayfly
-			}
-			if i, err := c.builder.kinds[kind].read(key, kv); err != nil {
-				l.unreadable[changeKey{kind, key}] = err
-			} else {
-				l.items[changeKey{kind, key}] = i
-				l.order = append(l.order, changeKey{kind, key})
-			}
-		}
+		l.records = append(l.records, c.readAll(pool, resp.Kvs)...)
 		if !resp.More {
 			return l, nil
 		}
 		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
 	}
+}
+
+// readAll decodes records, on all cores.
+func (c *Cache) readAll(pool *pool, kvs []*mvccpb.KeyValue) []loadedRecord {
+	records := make([]loadedRecord, len(kvs))
+	var all sync.WaitGroup
+	cores := runtime.GOMAXPROCS(0)
+	for core := range cores {
+		all.Go(func() {
+			for i := len(kvs) * core / cores; i < len(kvs)*(core+1)/cores; i++ {
+				r := &records[i]
+				kind, key := c.builder.split(pool, kvs[i].Key)
+				if kind == nil {
+					continue
+				}
+				r.changeKey = changeKey{kind.Name(), key}
+				r.item, r.unreadable = kind.read(pool, key, kvs[i])
+			}
+		})
+	}
+	all.Wait()
+	return slices.DeleteFunc(records, func(r loadedRecord) bool { return r.kind == "" })
 }
 
 func (c *Cache) readPage(ctx context.Context, from, end string, revision int64) (*clientv3.GetResponse, error) {
@@ -96,26 +119,31 @@ func (c *Cache) readPage(ctx context.Context, from, end string, revision int64) 
 // replace makes what was loaded the state, and tells how it differs from the one
 // before.
 func (c *Cache) replace(l loaded) {
-	var changes []Change
+	there := make(map[changeKey]bool, len(l.records))
+	for _, r := range l.records {
+		there[r.changeKey] = true
+	}
+	changes := make([]Change, 0, len(l.records))
 	for kind, t := range c.builder.tables {
 		t[""].Clone().Ascend(func(i item) bool {
-			k := changeKey{kind, i.key}
-			if _, there := l.items[k]; !there && l.unreadable[k] == nil {
+			if !there[changeKey{kind, i.key}] {
 				c.builder.remove(kind, i.key)
 				changes = append(changes, Change{Kind: kind, Key: i.key, Revision: l.revision, Deleted: true})
 			}
 			return true
 		})
 	}
-	for _, k := range l.order { // which trees are filled faster in
-		i := l.items[k]
-		if old, ok := c.builder.get(k.kind, k.key); !ok || old.revision != i.revision {
-			c.builder.put(k.kind, i)
-			changes = append(changes, Change{Kind: k.kind, Key: k.key, Revision: i.revision})
+	// Trees that are filled in order leave half of each node unused, but for room on the
+	// left, which filling backwards makes use of.
+	for _, r := range slices.Backward(l.records) {
+		if r.unreadable != nil {
+			c.log.Error("a record is left as it was last known", "error", r.unreadable)
+			continue
 		}
-	}
-	for _, err := range l.unreadable {
-		c.log.Error("a record is left as it was last known", "error", err)
+		if old, ok := c.builder.get(r.kind, r.key); !ok || old.revision != r.item.revision {
+			c.builder.put(r.kind, r.item)
+			changes = append(changes, Change{Kind: r.kind, Key: r.key, Revision: r.item.revision})
+		}
 	}
 	slices.SortFunc(changes, func(a, b Change) int {
 		return cmp.Or(cmp.Compare(a.Revision, b.Revision), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Key, b.Key))
@@ -182,6 +210,9 @@ func (c *Cache) apply(resp clientv3.WatchResponse) {
 		}
 		return
 	}
+	if c.pool.full() {
+		c.pool = newPool()
+	}
 	known := c.Revision()
 	revision := known
 	var changes []Change
@@ -190,23 +221,23 @@ func (c *Cache) apply(resp clientv3.WatchResponse) {
 			continue
 		}
 		revision = e.Kv.ModRevision
-		kind, key := split(e.Kv.Key)
-		if c.builder.kinds[kind] == nil {
-			continue // of a newer version of dayfly
+		kind, key := c.builder.split(c.pool, e.Kv.Key)
+		if kind == nil {
+			continue
 		}
 		if e.Type == mvccpb.Event_DELETE {
-			if c.builder.remove(kind, key) {
-				changes = append(changes, Change{Kind: kind, Key: key, Revision: revision, Deleted: true})
+			if c.builder.remove(kind.Name(), key) {
+				changes = append(changes, Change{Kind: kind.Name(), Key: key, Revision: revision, Deleted: true})
 			}
 			continue
 		}
-		i, err := c.builder.kinds[kind].read(key, e.Kv)
+		i, err := kind.read(c.pool, key, e.Kv)
 		if err != nil {
 			c.log.Error("a record is left as it was last known", "error", err)
 			continue
 		}
-		c.builder.put(kind, i)
-		changes = append(changes, Change{Kind: kind, Key: key, Revision: revision})
+		c.builder.put(kind.Name(), i)
+		changes = append(changes, Change{Kind: kind.Name(), Key: key, Revision: revision})
 	}
 	c.publish(revision, changes)
 }

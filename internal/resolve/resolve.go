@@ -108,7 +108,7 @@ func (r *Resolver) Resolve(ctx context.Context, in Input) (*dayfly.Resolution, e
 		vars := s.variables(c, def, chosen)
 		res.Services = append(res.Services, dayfly.ResolvedService{
 			Name: c.name, From: dayfly.FromOwn, Version: c.version, Repo: c.repo, Commit: c.commit,
-			Credential: s.credentialFor(c.repo), Definition: def, Variables: vars, Hash: hash(def, vars), Address: c.address, Hosts: c.hosts,
+			Credential: s.credentialFor(c.repo), Definition: &def, Variables: vars, Hash: hash(def, vars), Address: c.address, Hosts: c.hosts,
 		})
 	}
 	if err := runnable(res); err != nil {

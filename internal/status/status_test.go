@@ -41,7 +41,7 @@ func (w *world) service(name string, paths ...string) *world {
 	}
 	rs := dayfly.ResolvedService{
 		Name: name, From: dayfly.FromOwn, Version: "main", Commit: "c2", Hash: "h2",
-		Definition: dayfly.Definition{Service: name},
+		Definition: &dayfly.Definition{Service: name},
 		Hosts:      []string{name + "-shop-main.localhost"},
 	}
 	for _, p := range paths {

@@ -45,7 +45,7 @@ func harness(mode Mode, seed uint64) runnertest.Harness {
 		Deployment: func(_ *testing.T, kind runnertest.Kind) dayfly.Deployment {
 			d := dayfly.Deployment{
 				ID: dayfly.NewID(), Key: dayfly.DeploymentKey{Project: "p", Service: "s"},
-				Definition: dayfly.Definition{Service: "s", Run: dayfly.Command{string(kind)}, Stop: dayfly.Stop{Grace: dayfly.Duration(100 * time.Millisecond)}},
+				Definition: &dayfly.Definition{Service: "s", Run: dayfly.Command{string(kind)}, Stop: dayfly.Stop{Grace: dayfly.Duration(100 * time.Millisecond)}},
 			}
 			switch kind {
 			case runnertest.Web, runnertest.Stubborn:

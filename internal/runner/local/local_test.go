@@ -345,7 +345,7 @@ func keep(dir, id string) error {
 	if err != nil {
 		return err
 	}
-	d := dayfly.Deployment{ID: id, Key: dayfly.DeploymentKey{Project: "p", Service: "s"}, Definition: dayfly.Definition{Dir: ".", Port: 80, Run: dayfly.Command{exe, asService, "web"}}}
+	d := dayfly.Deployment{ID: id, Key: dayfly.DeploymentKey{Project: "p", Service: "s"}, Definition: &dayfly.Definition{Dir: ".", Port: 80, Run: dayfly.Command{exe, asService, "web"}}}
 	if err := errors.Join(r.Prepare(ctx, d), r.Ensure(ctx, d, 1)); err != nil {
 		return err
 	}

@@ -167,7 +167,7 @@ func deployment(t *testing.T, kind string) dayfly.Deployment {
 	id := dayfly.NewID()
 	return dayfly.Deployment{
 		ID: id, Key: dayfly.DeploymentKey{Project: "p", Service: "s", Version: "c"}, Repo: "r", Commit: "c",
-		Definition: dayfly.Definition{
+		Definition: &dayfly.Definition{
 			Service: "s", Dir: ".", Run: dayfly.Command{exe, asService, kind}, Stop: dayfly.Stop{Grace: dayfly.Duration(10 * time.Second)},
 		},
 		Variables: map[string]string{"DEPLOYMENT": id, "STARTS": filepath.Join(t.TempDir(), "starts")},
