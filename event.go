@@ -36,4 +36,27 @@ type LogLine struct {
 	Instance string    `json:"instance,omitempty"`
 	Source   string    `json:"source"` // build | run
 	Line     string    `json:"line"`
+	// Next is where what comes after it is read, see LogQuery.After; zero when unknown.
+	Next LogPosition `json:"-"`
+}
+
+// LogPosition is a place in what a deployment printed.
+type LogPosition struct {
+	Deployment, Source string
+	Offset             int64 // in bytes
+}
+
+// LogPositions are places in what several deployments printed: offsets by deployment and
+// source. What has none has not been read.
+type LogPositions map[string]map[string]int64
+
+// Pass notes that all before a place has been read.
+func (p LogPositions) Pass(at LogPosition) {
+	if at.Deployment == "" {
+		return
+	}
+	if p[at.Deployment] == nil {
+		p[at.Deployment] = map[string]int64{}
+	}
+	p[at.Deployment][at.Source] = at.Offset
 }

@@ -49,6 +49,9 @@ type LogQuery struct {
 	Tail    int // at most so many old lines of each service; 0 = all
 	Follow  bool
 	Deleted bool // of an environment that is gone
+	// After goes on where an earlier reader has come to. Of deployments with a place in it
+	// everything behind that is given, whatever Since and Tail say.
+	After LogPositions
 }
 
 // TestRun is the outcome of a test job.

@@ -60,6 +60,24 @@ func (b environmentBody) spec() (dayfly.EnvironmentSpec, error) {
 	return spec, nil
 }
 
+// applicable refuses what only the creation of an environment can say: it would be without
+// effect on one that is there.
+func (b environmentBody) applicable() error {
+	var problems []dayfly.Problem
+	check := func(given bool, field, instead string) {
+		if given {
+			problems = append(problems, dayfly.Problem{Field: field, Message: "cannot be given to PUT: " + instead})
+		}
+	}
+	check(b.Repo != "", "repo", "name the project, which POST /v1/projects adds; for a single service there is services[].repo")
+	check(b.Token != "", "token", "give it to POST /v1/projects for all environments of a project, or to POST /v1/environments for a new one")
+	check(b.WithFixtures, "with_fixtures", `say "data": "fixtures"`)
+	if len(problems) > 0 {
+		return dayfly.Invalid(problems...)
+	}
+	return nil
+}
+
 // EnvironmentPath names an environment. It is exported, as the other parts of inputs
 // are, because huma fills no others.
 type EnvironmentPath struct {
@@ -203,6 +221,9 @@ func (s *server) environments() {
 			Precondition
 			Body environmentBody
 		}) (*one[dayfly.Environment], error) {
+			if err := in.Body.applicable(); err != nil {
+				return nil, s.fail(err)
+			}
 			spec, err := in.Body.spec()
 			if err == nil {
 				_, err = in.limit()

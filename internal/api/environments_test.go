@@ -329,7 +329,7 @@ func TestAChangeCanBeMadeToDependOnTheRevision(t *testing.T) {
 		t.Fatalf("the ETag is %s", tag)
 	}
 	for _, c := range []struct{ method, body, match string }{
-		{"PUT", `{}`, tag}, {"PATCH", `{"extend":"3d"}`, `W/"8"`}, {"PUT", `{}`, "*"}, {"PATCH", `{"keep":"3d"}`, "10"}, {"PUT", `{}`, ""},
+		{"PUT", `{"branch":"x"}`, tag}, {"PATCH", `{"extend":"3d"}`, `W/"8"`}, {"PUT", `{"branch":"y"}`, "*"}, {"PATCH", `{"keep":"3d"}`, "10"}, {"PUT", `{}`, ""},
 	} {
 		before := r.call("GET", "/v1/environments/a", "").header.Get("ETag")
 		got := r.call(c.method, "/v1/environments/a", c.body, "If-Match: "+c.match)
@@ -337,8 +337,30 @@ func TestAChangeCanBeMadeToDependOnTheRevision(t *testing.T) {
 			t.Errorf("%s with If-Match %q at %s is %d %s, ETag %s", c.method, c.match, before, got.status, got.body, got.header.Get("ETag"))
 		}
 	}
-	for _, c := range [][2]string{{"PUT", `{}`}, {"PATCH", `{"extend":"3d"}`}} {
+	for _, c := range [][2]string{{"PUT", `{"branch":"z"}`}, {"PATCH", `{"extend":"3d"}`}} {
 		r.refusal(r.call(c[0], "/v1/environments/a", c[1], `If-Match: "7"`), http.StatusConflict, "conflict")
+	}
+}
+
+func TestWhatOnlyACreationCanSayIsRefusedWhereItWouldHaveNoEffect(t *testing.T) {
+	r := newRig(t)
+	r.add("a")
+	for field, body := range map[string]string{
+		"repo": `{"project":"shop","repo":"/r"}`, "token": `{"token":"swordfish"}`, "with_fixtures": `{"with_fixtures":true}`,
+	} {
+		for _, name := range []string{"a", "new"} {
+			got := r.call("PUT", "/v1/environments/"+name, body)
+			r.refusal(got, http.StatusUnprocessableEntity, "invalid")
+			if !strings.Contains(got.body, `"field":"`+field+`"`) || !strings.Contains(got.body, "cannot be given to PUT: ") || strings.Contains(got.body, "swordfish") {
+				t.Errorf("%s of %s: %s", field, name, got.body)
+			}
+		}
+	}
+	if tag := r.call("GET", "/v1/environments/a", "").header.Get("ETag"); tag != `"7"` {
+		t.Errorf("the environment was changed: %s", tag)
+	}
+	if got := r.call("PUT", "/v1/environments/a", `{"repo":"","token":"","with_fixtures":false,"branch":"x"}`); got.status != http.StatusAccepted {
+		t.Errorf("empty ones: %d %s", got.status, got.body)
 	}
 }
 

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,7 +41,7 @@ func (s *server) streams() {
 				func(e dayfly.Event) string { return strconv.FormatInt(e.ID, 10) }), nil
 		})
 	huma.Register(s.api, huma.Operation{OperationID: "get-environment-logs", Method: http.MethodGet, Path: "/v1/environments/{env}/logs", Tags: tags,
-		Summary: "What an environment's services printed", Description: "A list {items}; with follow=true server-sent events."},
+		Summary: "What an environment's services printed", Description: "A list {items}; with follow=true server-sent events whose ids can be given as Last-Event-ID to go on from there."},
 		func(ctx context.Context, in *struct {
 			EnvironmentPath
 			Service string `query:"service"`
@@ -47,15 +49,48 @@ func (s *server) streams() {
 			Since   string `query:"since" doc:"A time, or a duration before now such as 1h."`
 			Tail    int    `query:"tail" minimum:"0" doc:"At most so many old lines of each deployment."`
 			Deleted bool   `query:"deleted" doc:"Of an environment that is gone."`
+
+			LastEventID string `header:"Last-Event-ID"`
 		}) (*huma.StreamResponse, error) {
 			since, err := parseSince(in.Since)
 			if err != nil {
 				return nil, s.fail(err)
 			}
-			q := dayfly.LogQuery{Service: in.Service, Follow: in.Follow, Since: since, Tail: in.Tail, Deleted: in.Deleted}
+			q := dayfly.LogQuery{Service: in.Service, Follow: in.Follow, Since: since, Tail: in.Tail, Deleted: in.Deleted, After: positionsOf(in.LastEventID)}
+			passed := positionsOf(in.LastEventID)
 			return stream(s, in.Follow, "line", func(ctx context.Context) iter.Seq2[dayfly.LogLine, error] { return s.Control.Logs(ctx, in.Env, q) },
-				func(dayfly.LogLine) string { return "" }), nil
+				func(l dayfly.LogLine) string {
+					passed.Pass(l.Next)
+					return positionsID(passed)
+				}), nil
 		})
+}
+
+// positionsID writes places as the id of an event: DEPLOYMENT.SOURCE.OFFSET,...
+func positionsID(p dayfly.LogPositions) string {
+	var parts []string
+	for deployment, sources := range p {
+		for source, offset := range sources {
+			parts = append(parts, deployment+"."+source+"."+strconv.FormatInt(offset, 36))
+		}
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ",")
+}
+
+// positionsOf reads what positionsID wrote. What is none says nothing.
+func positionsOf(id string) dayfly.LogPositions {
+	p := dayfly.LogPositions{}
+	for part := range strings.SplitSeq(id, ",") {
+		words := strings.Split(part, ".")
+		if len(words) != 3 || words[0] == "" {
+			continue
+		}
+		if offset, err := strconv.ParseInt(words[2], 36, 64); err == nil && offset > 0 {
+			p.Pass(dayfly.LogPosition{Deployment: words[0], Source: words[1], Offset: offset})
+		}
+	}
+	return p
 }
 
 func parseSince(s string) (time.Time, error) {

@@ -91,16 +91,34 @@ func TestLogsAreAListOfWhatWasAskedFor(t *testing.T) {
 	}
 }
 
-func TestFollowedLogsHaveNoNumbersAndEndWithTheEnvironment(t *testing.T) {
+func TestFollowedLogsComeAsTheyArePrintedAndEndWithTheEnvironment(t *testing.T) {
 	r := newRig(t)
 	r.add("a")
 	r.control.Print("a", line("web", "first"))
 	s := r.follow("/v1/environments/a/logs?follow=true&service=web")
-	s.want("line", "", `"line":"first"`)
+	s.want("line", "a.run.1", `"line":"first"`)
 	r.control.Print("a", line("api", "not asked for"), line("web", "data: x\n\nevent: end"))
-	s.want("line", "", `"line":"data: x\n\nevent: end"`)
+	s.want("line", "a.run.3", `"line":"data: x\n\nevent: end"`)
 	r.control.Remove("a")
 	s.ends()
+}
+
+func TestAStreamOfLinesGoesOnWhereItWasLeft(t *testing.T) {
+	r := newRig(t)
+	r.add("a")
+	r.control.Print("a", line("web", "one"), line("web", "two"), line("web", "three"))
+	s := r.follow("/v1/environments/a/logs?follow=true", "Last-Event-ID: a.run.1")
+	s.want("line", "a.run.2", "two")
+	s.want("line", "a.run.3", "three")
+	// Where others have come to is told on.
+	s = r.follow("/v1/environments/a/logs?follow=true&tail=1&since=1h", "Last-Event-ID: a.run.2,other.build.zz")
+	s.want("line", "a.run.3,other.build.zz", "three")
+	for _, nonsense := range []string{"32001", "a.run", "a.run.-1", "a.run.!", ".run.1", ",,", "a.run.1.1"} {
+		s = r.follow("/v1/environments/a/logs?follow=true", "Last-Event-ID: "+nonsense)
+		if event, ok := s.next(); !ok || !strings.Contains(event.data, `"one"`) {
+			t.Errorf("behind %q comes %+v, %t", nonsense, event, ok)
+		}
+	}
 }
 
 func TestWhatIsGoneIsShownOnlyWhenAskedFor(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -70,6 +71,7 @@ type App struct {
 	internal  net.Listener
 	listen    net.Listener
 
+	next     bool      // another server is to follow this one
 	cleanups []cleanup // in the order in which the parts were started
 }
 
@@ -231,8 +233,30 @@ func (a *App) startHolder(context.Context) error {
 		a.log.Warn("should this server be killed, connections will be refused until the next start", "error", err)
 		return nil
 	}
-	a.onStop("holder of the listening sockets", func(context.Context) error { return a.holder.Release() })
+	a.onStop("holder of the listening sockets", func(ctx context.Context) error {
+		if a.next && a.serves(ctx) {
+			a.log.Info("connections wait for the next server", "at most", holder.Patience)
+			return nil
+		}
+		return a.holder.Release()
+	})
 	return nil
+}
+
+// serves says whether something runs that connections may be for.
+func (a *App) serves(ctx context.Context) bool {
+	if a.config.TakeDown {
+		return false
+	}
+	all, err := a.runner.Observe(ctx)
+	return err == nil && slices.ContainsFunc(all, func(o runner.Observation) bool { return len(o.Instances) > 0 })
+}
+
+// StopForNext is Stop of a server that is to be followed by another one soon: for as long as
+// something runs, connections are not refused until it is there, or does not come.
+func (a *App) StopForNext(ctx context.Context) error {
+	a.next = true
+	return a.Stop(ctx)
 }
 
 func (a *App) listenInternal(address string) (net.Listener, error) {

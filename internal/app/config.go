@@ -57,7 +57,7 @@ type Config struct {
 	TakeDown      bool // remove every environment before the server ends
 
 	// Holder starts the process that keeps the listening sockets open when this one is
-	// killed (see package holder); nil = there is none.
+	// killed or terminated (see package holder); nil = there is none.
 	Holder []string
 
 	Version string

@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -239,6 +240,157 @@ func TestApplyMakesWhatAllFilesSay(t *testing.T) {
 	}
 	if spec, err := s.control.Spec(t.Context(), "one"); err != nil || spec.Branch != "x" {
 		t.Errorf("%+v, %v", spec, err)
+	}
+}
+
+func TestApplyPrintsOneDocumentHoweverManyFilesThereAre(t *testing.T) {
+	s := newShell(t)
+	s.control.OnCreate = func(e *dayfly.Environment) {
+		if ready(e); e.Name == "bad" {
+			e.Phase, e.Message = dayfly.PhaseFailed, "web crashes"
+		}
+	}
+	f := files(t, "name: one\nproject: shop\n", "name: bad\nproject: shop\n", "name: three\nproject: shop\n")
+	names := func(l listOf[dayfly.Environment]) (names []string) {
+		for _, e := range l.Items {
+			names = append(names, e.Name)
+		}
+		return names
+	}
+	if e := onlyJSON[dayfly.Environment](t, s.ok("apply", f[0], "-o", "json")); e.Name != "one" || e.Phase != dayfly.PhaseReady {
+		t.Errorf("one file: %+v", e)
+	}
+	if l := onlyJSON[listOf[dayfly.Environment]](t, s.ok("apply", f[0], f[2], "-o", "json")); !slices.Equal(names(l), []string{"one", "three"}) {
+		t.Errorf("two files: %v", names(l))
+	}
+	if out := s.ok("apply", f[0], f[2], "-o", "yaml"); strings.Contains(out, "---") || strings.Count(out, "name: one\n")+strings.Count(out, "name: three\n") != 2 {
+		t.Errorf("two files as YAML: %s", out)
+	}
+	// What was done before an error, and what failed, is told.
+	r := s.run("apply", f[0], f[1], f[2], "-o", "json")
+	if l := onlyJSON[listOf[dayfly.Environment]](t, r.out); r.code != 1 || !slices.Equal(names(l), []string{"one", "bad"}) || !strings.Contains(r.err, "web crashes") {
+		t.Errorf("one of three fails: %d, %v, %s", r.code, names(l), r.err)
+	}
+	s.before = func(r *http.Request) {
+		if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "three") {
+			s.control.Fail(dayfly.Errorf(dayfly.CodeForbidden, "no more"))
+		}
+	}
+	r = s.run("apply", f[0], f[2], "-o", "json")
+	if l := onlyJSON[listOf[dayfly.Environment]](t, r.out); r.code != 4 || !slices.Equal(names(l), []string{"one"}) || !strings.Contains(r.err, "no more") {
+		t.Errorf("the second of two is refused: %d, %v, %s", r.code, names(l), r.err)
+	}
+}
+
+type listOf[T any] struct{ Items []T }
+
+func TestApplyUndoesNothingThatSomebodyElseDidMeanwhile(t *testing.T) {
+	theirs := dayfly.EnvironmentSpec{Name: "a", Project: "shop", Branch: "theirs"}
+	mine := dayfly.EnvironmentSpec{Name: "a", Project: "shop", Branch: "mine"}
+	put := func(t *testing.T, s *shell, spec dayfly.EnvironmentSpec) {
+		t.Helper()
+		if _, _, err := s.control.PutEnvironment(t.Context(), "a", spec, "", 0); err != nil {
+			t.Error(err)
+		}
+	}
+	extend := func(t *testing.T, s *shell) {
+		t.Helper()
+		hour := dayfly.Duration(time.Hour)
+		if _, err := s.control.PatchEnvironment(t.Context(), "a", dayfly.EnvironmentPatch{ExtendBy: &hour}, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, c := range []struct {
+		name      string
+		meanwhile func(*testing.T, *shell, int) // before the n-th PUT
+		code      int
+		says      string
+		branch    string // in the end
+		puts      int
+	}{
+		{"nothing", func(*testing.T, *shell, int) {}, 0, "", "mine", 1},
+		{"another content", func(t *testing.T, s *shell, _ int) { put(t, s, theirs) }, 7, "dayfly details a", "theirs", 2},
+		{"the same content", func(t *testing.T, s *shell, _ int) { put(t, s, mine) }, 0, "", "mine", 1},
+		{"the same content at the same moment", func(t *testing.T, s *shell, n int) {
+			if n == 1 {
+				put(t, s, theirs) // refused, as by a server on which the same is just being written
+			} else {
+				put(t, s, mine)
+			}
+		}, 0, "", "mine", 2},
+		{"a longer life", func(t *testing.T, s *shell, n int) {
+			if n == 1 {
+				extend(t, s)
+			}
+		}, 0, "", "mine", 2},
+		{"a longer life, then another content", func(t *testing.T, s *shell, n int) {
+			if extend(t, s); n == 2 {
+				put(t, s, theirs)
+			}
+		}, 7, "dayfly details a", "theirs", 3},
+		{"a longer life all the time", func(t *testing.T, s *shell, _ int) { extend(t, s) }, 7, "meanwhile", "main", 5},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newShell(t)
+			s.add("a")
+			puts := 0
+			s.before = func(r *http.Request) {
+				if r.Method == http.MethodPut {
+					puts++
+					c.meanwhile(t, s, puts)
+				}
+			}
+			r := s.run("apply", files(t, "name: a\nproject: shop\nbranch: mine\n")[0])
+			if r.code != c.code || !strings.Contains(r.err, c.says) || puts != c.puts {
+				t.Errorf("it ends with %d after %d tries: %s", r.code, puts, r.err)
+			}
+			if spec, err := s.control.Spec(t.Context(), "a"); err != nil || spec.Branch != c.branch {
+				t.Errorf("it is %+v, %v; want the branch %s", spec, err, c.branch)
+			}
+		})
+	}
+}
+
+func TestApplyMakesAnewWhatIsBeingDeleted(t *testing.T) {
+	s := newShell(t)
+	s.control.OnCreate = ready
+	s.add("a")
+	s.control.Change("a", func(e *dayfly.Environment) { e.Phase = dayfly.PhaseDeleting })
+	s.before = func(r *http.Request) {
+		if r.Method == http.MethodPut {
+			if match := r.Header.Get("If-Match"); match != "" {
+				t.Errorf("it asks for the revision %s of one that will be gone", match)
+			}
+			s.control.Remove("a")
+		}
+	}
+	if out := s.ok("apply", files(t, "name: a\nproject: shop\n")[0]); out != "http://a.localhost:8080\n" {
+		t.Errorf("it prints %q", out)
+	}
+}
+
+func TestApplyOfAProjectFileSaysWhatToDoWithIt(t *testing.T) {
+	s := newShell(t)
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"compose.yaml": "services:\n  web:\n    ports: [\"80\"]\n", "Procfile": "web: serve\n", "named.yaml": "name: shop\nservices:\n  web: {}\n",
+		"include.yaml": "name: shop\ninclude: [other.yaml]\n", "dayfly.yaml": "name: shop\nx-dayfly: {keep: 3d}\n",
+	} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := s.run("apply", file)
+		if r.code != 2 || !strings.Contains(r.err, file+": is a project file") || !strings.Contains(r.err, "dayfly project add") || strings.Count(r.err, "\n") != 1 {
+			t.Errorf("%s ends with %d: %s", name, r.code, r.err)
+		}
+	}
+	// An environment file with a mistake in its services stays one.
+	if r := s.run("apply", files(t, "name: a\nproject: shop\nservices: {web: {}}\n")[0]); r.code != 2 || !strings.Contains(r.err, "services: has to be a list") {
+		t.Errorf("it ends with %d: %s", r.code, r.err)
+	}
+	if calls := s.called(); len(calls) != 0 {
+		t.Errorf("the server was asked for %v", calls)
 	}
 }
 

@@ -33,6 +33,8 @@ type shell struct {
 	terminal bool // of standard error
 	colour   bool // on standard output
 
+	before func(*http.Request) // a call of the API is answered
+
 	mu    sync.Mutex
 	calls []string // "METHOD path" of all calls of the API
 }
@@ -45,6 +47,9 @@ func newShell(t *testing.T) *shell {
 		s.mu.Lock()
 		s.calls = append(s.calls, r.Method+" "+r.URL.Path)
 		s.mu.Unlock()
+		if s.before != nil {
+			s.before(r)
+		}
 		api.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)

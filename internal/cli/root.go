@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"runtime/debug"
@@ -46,6 +47,10 @@ type command struct {
 }
 
 func (c *command) client() *client.Client { return client.New(c.server, c.token) }
+
+// ErrTerminated is the cause of a context that ended since a service manager asked for it, as
+// to start another server, and not somebody at a terminal.
+var ErrTerminated = errors.New("terminated")
 
 // Main runs the command that args name and gives its exit code.
 func Main(ctx context.Context, args []string, streams Streams, version string) int {

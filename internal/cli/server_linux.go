@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -31,7 +32,7 @@ const hold = "hold-sockets"
 
 func holdCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: hold + " DATA", Short: "Keep a killed server's listening sockets open; started by the server", Hidden: true, Args: args(cobra.ExactArgs(1)),
+		Use: hold + " DATA", Short: "Keep a server's listening sockets open until the next one; started by the server", Hidden: true, Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return holder.Run(cmd.Context(), args[0]) },
 	}
 }
@@ -41,6 +42,7 @@ func (c *command) serverCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "server", Short: "Run the server: control plane and proxy", Args: args(cobra.NoArgs),
 		Long: `Run the server. SIGTERM and Ctrl-C end the server, not what runs: the next start adopts it.
+After SIGTERM connections wait 10 s for that start; after Ctrl-C the ports are free at once.
 Every flag can also be given as a variable: --keep-logs as DAYFLY_KEEP_LOGS.
 
 ` + exitCodes,
@@ -77,6 +79,9 @@ func (c *command) serve(ctx context.Context, config app.Config, level slog.Level
 	log.Info("ending; what runs goes on")
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopping)
 	defer cancel()
+	if errors.Is(context.Cause(ctx), ErrTerminated) {
+		return server.StopForNext(stop)
+	}
 	return server.Stop(stop)
 }
 

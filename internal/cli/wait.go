@@ -42,21 +42,9 @@ func (w *waiting) within(ctx context.Context, ask func(context.Context) (dayfly.
 // settle waits until an environment is ready or has failed, shows its steps on standard
 // error, and then the environment on standard output.
 func (c *command) settle(ctx context.Context, env dayfly.Environment, w waiting) error {
-	var failure error
-	if !w.noWait && w.wait {
-		var err error
-		name := env.Name
-		if env, err = c.watch(ctx, env, w.timeout, func(e dayfly.Environment) bool {
-			return e.Phase == dayfly.PhaseReady || e.Phase == dayfly.PhaseFailed || e.Phase == dayfly.PhaseDegraded || e.Phase == dayfly.PhaseAsleep
-		}); dayfly.ErrorCode(err) == dayfly.CodeNotFound {
-			return dayfly.Errorf(dayfly.CodeNotFound, "environment %s was deleted before it was ready: `dayfly events %s --deleted` tells more", name, name)
-		} else if err != nil {
-			return err
-		}
-		if env.Phase == dayfly.PhaseFailed || env.Phase == dayfly.PhaseDegraded {
-			failure = &shown{dayfly.Errorf(dayfly.CodeFailed, "environment %s: %s", env.Name, env.Message)}
-			fmt.Fprintf(c.Err, "environment %s is %s: %s\n  dayfly details %s and dayfly logs %s tell more\n", env.Name, env.Phase, env.Message, env.Name, env.Name)
-		}
+	env, there, failure := c.settled(ctx, env, w)
+	if !there {
+		return failure
 	}
 	if done, err := c.machine(env); done {
 		return errors.Join(err, failure)
@@ -65,6 +53,27 @@ func (c *command) settle(ctx context.Context, env dayfly.Environment, w waiting)
 		c.showAddresses(env)
 	}
 	return failure
+}
+
+// settled waits until an environment is ready or has failed and shows its steps on standard
+// error. there says whether it has come to such an end: also one that failed is to be shown.
+func (c *command) settled(ctx context.Context, env dayfly.Environment, w waiting) (_ dayfly.Environment, there bool, failure error) {
+	if !w.noWait && w.wait {
+		var err error
+		name := env.Name
+		if env, err = c.watch(ctx, env, w.timeout, func(e dayfly.Environment) bool {
+			return e.Phase == dayfly.PhaseReady || e.Phase == dayfly.PhaseFailed || e.Phase == dayfly.PhaseDegraded || e.Phase == dayfly.PhaseAsleep
+		}); dayfly.ErrorCode(err) == dayfly.CodeNotFound {
+			return env, false, dayfly.Errorf(dayfly.CodeNotFound, "environment %s was deleted before it was ready: `dayfly events %s --deleted` tells more", name, name)
+		} else if err != nil {
+			return env, false, err
+		}
+		if env.Phase == dayfly.PhaseFailed || env.Phase == dayfly.PhaseDegraded {
+			failure = &shown{dayfly.Errorf(dayfly.CodeFailed, "environment %s: %s", env.Name, env.Message)}
+			fmt.Fprintf(c.Err, "environment %s is %s: %s\n  dayfly details %s and dayfly logs %s tell more\n", env.Name, env.Phase, env.Message, env.Name, env.Name)
+		}
+	}
+	return env, true, failure
 }
 
 // showAddresses prints where an environment is reached: the main address first.

@@ -106,14 +106,15 @@ func (c *Control) put(ctx context.Context, p dayfly.Project, spec dayfly.Environ
 	}
 	there, exists := registry.Lookup(c.cache, registry.Environments, spec.Name)
 	switch {
-	case ifMatch != 0 && (!exists || there.Revision != ifMatch):
-		return none, false, changedMeanwhile(spec.Name)
+	// It is as it was asked for, whoever did that: of those who ask for the same at once nobody fails.
 	case exists && same(there.Value.Spec, spec):
 		if err := c.Refresh(ctx, spec.Name); err != nil {
 			return none, false, err
 		}
 		env, err := c.Environment(ctx, spec.Name)
 		return env, false, err
+	case ifMatch != 0 && (!exists || there.Revision != ifMatch):
+		return none, false, changedMeanwhile(spec.Name)
 	case exists && !replace:
 		return none, false, dayfly.Errorf(dayfly.CodeConflict,
 			"environment %s exists already with another content (project %s, branch %s): choose another name, or delete it first",

@@ -177,6 +177,11 @@ func TestAFileMakesAndChangesItsEnvironment(t *testing.T) {
 		t.Errorf("there are %s, want %s", got, want)
 	}
 
+	// Who asked for the same at the same time, of what was there before, has what they want.
+	if again, made, err := put("envs/demo.yaml", first.Revision); err != nil || made || again.Revision != changed.Revision {
+		t.Errorf("the same of an earlier revision: made %t, %+v, %v", made, again, err)
+	}
+
 	spec.Branch = "other"
 	_, _, err = put("envs/demo.yaml", first.Revision)
 	refused(t, err, dayfly.CodeConflict, "demo", "meanwhile")

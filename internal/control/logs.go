@@ -33,7 +33,7 @@ func (c *Control) Logs(ctx context.Context, name string, q dayfly.LogQuery) iter
 		}
 		var lines []dayfly.LogLine
 		for _, deployment := range c.printed(id, q.Service) {
-			for line, err := range c.logs.Logs(ctx, deployment, runner.LogOptions{Since: q.Since, Tail: q.Tail}) {
+			for line, err := range c.logs.Logs(ctx, deployment, runner.LogOptions{Since: q.Since, Tail: q.Tail, After: q.After[deployment]}) {
 				if err != nil {
 					yield(line, err)
 					return
@@ -133,9 +133,10 @@ func (c *Control) followLogs(ctx context.Context, name, id string, q dayfly.LogQ
 			}
 			reading[deployment] = true
 			o := runner.LogOptions{Since: q.Since, Tail: q.Tail, Follow: true}
-			if !first {
-				o.Since, o.Tail = q.Since, 0 // begun meanwhile: from its first line on
+			if !first || len(q.After) > 0 {
+				o.Tail = 0 // begun meanwhile: from its first line on
 			}
+			o.After = q.After[deployment]
 			readers.Go(func() {
 				for line, err := range c.logs.Logs(ctx, deployment, o) {
 					select {

@@ -1,9 +1,9 @@
 //go:build linux
 
 // Package holder keeps a server's listening sockets open while no server does: a small
-// process that the server starts holds on to them. When the server is killed, connections
-// wait in the kernel until the next server takes the sockets over, instead of being
-// refused. The idea is that of systemd's socket activation and file descriptor store.
+// process that the server starts holds on to them. When the server is killed or ends for
+// another one to follow, connections wait in the kernel until the next server takes the
+// sockets over, instead of being refused. The idea is that of systemd's socket activation and file descriptor store.
 package holder
 
 import (
@@ -25,8 +25,8 @@ import (
 const (
 	// socketName is where a server finds the holder, in its data folder.
 	socketName = "holder.sock"
-	// patience is how long the sockets are held for a server that was killed.
-	patience = 10 * time.Second
+	// Patience is how long the sockets are held for a server that has ended.
+	Patience = 10 * time.Second
 	// answerTime is how long a server waits for the holder's answer.
 	answerTime = 2 * time.Second
 )
@@ -212,7 +212,7 @@ func Run(ctx context.Context, dir string) error {
 		return fmt.Errorf("this command is started by the server alone: %w", err)
 	}
 	file.Close()
-	return run(ctx, l.(*net.UnixListener), dir, patience)
+	return run(ctx, l.(*net.UnixListener), dir, Patience)
 }
 
 func run(ctx context.Context, l *net.UnixListener, dir string, patience time.Duration) error {

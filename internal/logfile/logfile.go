@@ -47,6 +47,7 @@ func Open(path string) (*os.File, error) {
 type Line struct {
 	Time time.Time // when it was there at the latest, to about a second
 	Text string
+	Next int64 // where the next line begins, in bytes, see Options.After
 }
 
 // Options say which lines to give.
@@ -54,6 +55,9 @@ type Options struct {
 	Since  time.Time
 	Tail   int  // at most so many old lines; 0 = all
 	Follow bool // go on until ctx ends
+	// After goes on with the line that begins at this offset, whatever Since and Tail say; 0 = not.
+	// Where that is not there any more, it is the first whole line that is left.
+	After int64
 	// Done says that nothing more will be written; nil = never said. A last line
 	// without an end is given then.
 	Done func() bool
@@ -95,7 +99,7 @@ func Read(ctx context.Context, path string, o Options) iter.Seq2[Line, error] {
 				if !ok {
 					break
 				}
-				if !yield(Line{Time: timeAt(marks, r.offset, r.modified), Text: text}, nil) {
+				if !yield(Line{Time: timeAt(marks, r.offset, r.modified), Text: text, Next: r.offset}, nil) {
 					return
 				}
 			}
@@ -162,6 +166,16 @@ func presentMarks(f *os.File, path string) ([]mark, error) {
 // begin makes a reader that stands at the first line to give.
 func begin(f *os.File, marks []mark, o Options) (*reader, error) {
 	data := dataStart(f)
+	if o.After > 0 {
+		info, err := f.Stat()
+		if err != nil {
+			return nil, err
+		}
+		if o.After > info.Size() { // somebody cut the file: it has begun anew
+			return &reader{f: f, offset: data, skip: data > 0}, nil
+		}
+		return &reader{f: f, offset: max(o.After, data), skip: data > o.After}, nil
+	}
 	start := data
 	if !o.Since.IsZero() {
 		for _, m := range marks {

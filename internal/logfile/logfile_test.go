@@ -205,6 +205,52 @@ func TestSinceGivesWhatCameLater(t *testing.T) {
 	}
 }
 
+func TestReadingGoesOnWhereItWasLeft(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run.log")
+	long := strings.Repeat("x", 100<<10) // given in pieces
+	if err := os.WriteFile(path, []byte("a\n\nb\r\n"+long+"\nc\nhalf"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all := read(t, path, logfile.Options{})
+	if len(all) != 7 {
+		t.Fatalf("%d lines", len(all))
+	}
+	for n, line := range all {
+		rest := read(t, path, logfile.Options{After: line.Next, Tail: 1, Since: time.Now().Add(time.Hour)})
+		if diff := cmp.Diff(texts(all[n+1:]), texts(rest)); diff != "" {
+			t.Errorf("behind line %d: %s", n, diff)
+		}
+	}
+	// What a program began anew is read from its start.
+	if err := os.WriteFile(path, []byte("anew\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := texts(read(t, path, logfile.Options{After: all[3].Next})); !slices.Equal(got, []string{"anew"}) {
+		t.Errorf("of a file that was cut: %q", got)
+	}
+}
+
+func TestReadingThatWasLeftInWhatIsGoneGoesOnWithAWholeLine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run.log")
+	var text strings.Builder
+	for n := range 20_000 {
+		fmt.Fprintf(&text, "line %d\n", n)
+	}
+	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := logfile.Bound(path, 64<<10); err != nil {
+		t.Fatal(err)
+	}
+	left := texts(read(t, path, logfile.Options{}))
+	if len(left) == 0 || len(left) == 20_000 {
+		t.Fatalf("%d lines are left", len(left))
+	}
+	if diff := cmp.Diff(left, texts(read(t, path, logfile.Options{After: 5}))); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestADamagedIndexCostsTimesAndNoLines(t *testing.T) {
 	whole := []string{"a", "b", "c"}
 	for name, damage := range map[string]string{

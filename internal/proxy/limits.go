@@ -98,9 +98,9 @@ func (p *Proxy) clientsFault(r *http.Request, err error) Problem {
 }
 
 // limitConnections takes no more connections than most at a time; 0 = any number.
-func limitConnections(l net.Listener, most int, log *slog.Logger) net.Listener {
+func limitConnections(l net.Listener, most int, log *slog.Logger) *limited {
 	if most <= 0 {
-		return l
+		most = 1 << 30 // there are not that many files
 	}
 	return &limited{Listener: l, places: make(chan struct{}, most), closed: make(chan struct{}), log: log}
 }
@@ -136,9 +136,16 @@ func (l *limited) Accept() (net.Conn, error) {
 	return &counted{Conn: c, leave: sync.OnceFunc(func() { <-l.places })}, nil
 }
 
+// open is how many connections there are, and one that is waited for.
+func (l *limited) open() int { return len(l.places) }
+
 func (l *limited) Close() error {
-	l.close.Do(func() { close(l.closed) })
-	return l.Listener.Close()
+	var err error
+	l.close.Do(func() {
+		close(l.closed)
+		err = l.Listener.Close()
+	})
+	return err
 }
 
 // counted gives its place back when it is closed.

@@ -57,6 +57,11 @@ type Proxy struct {
 	public     *http.Server
 	internal   *http.Server
 
+	mu        sync.Mutex
+	listeners []*limited // for Shutdown
+	// heard is how long Shutdown waits for the request of a connection that was taken.
+	heard time.Duration
+
 	tcp      sync.WaitGroup // connections that are passed through
 	stopTCP  context.Context
 	closeTCP context.CancelFunc
@@ -70,7 +75,7 @@ func New(config Config) *Proxy {
 	if config.Logger == nil {
 		config.Logger = slog.Default()
 	}
-	p := &Proxy{Config: config, debug: slog.NewLogLogger(config.Logger.Handler(), slog.LevelDebug)}
+	p := &Proxy{Config: config, heard: time.Second, debug: slog.NewLogLogger(config.Logger.Handler(), slog.LevelDebug)}
 	p.stopTCP, p.closeTCP = context.WithCancel(context.Background())
 	dialer := &net.Dialer{Timeout: 3 * time.Second, KeepAlive: 30 * time.Second}
 	transport := func() *http.Transport {
@@ -106,29 +111,68 @@ func (p *Proxy) server(h http.Handler) *http.Server {
 
 // ServePublic takes requests from outside until ctx ends or Shutdown is called.
 func (p *Proxy) ServePublic(ctx context.Context, l net.Listener) error {
-	return serve(ctx, p.public, limitConnections(l, p.Limits.Connections, p.Logger))
+	limited := limitConnections(l, p.Limits.Connections, p.Logger)
+	p.listens(limited)
+	return serve(ctx, p.public, limited)
 }
 
 // ServeInternal takes requests and connections of services until ctx ends or Shutdown
 // is called.
 func (p *Proxy) ServeInternal(ctx context.Context, l net.Listener) error {
-	return serve(ctx, p.internal, &sorter{Listener: limitConnections(l, p.Limits.Connections, p.Logger), proxy: p})
+	limited := limitConnections(l, p.Limits.Connections, p.Logger)
+	p.listens(limited)
+	return serve(ctx, p.internal, &sorter{Listener: limited, proxy: p})
 }
 
 func serve(ctx context.Context, s *http.Server, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
 	err := s.Serve(l)
-	if errors.Is(err, http.ErrServerClosed) {
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	return err
+}
+
+// listens notes a listener for Shutdown.
+func (p *Proxy) listens(l *limited) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.listeners = append(p.listeners, l)
+}
+
+// finish takes no more connections and lets those that are there have their answer: the
+// server's own Shutdown drops requests that it has not read yet.
+func (p *Proxy) finish(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, p.heard)
+	defer cancel()
+	p.mu.Lock()
+	listeners := p.listeners
+	p.mu.Unlock()
+	for _, l := range listeners {
+		_ = l.Close() // Shutdown says what is wrong with it
+	}
+	for _, s := range []*http.Server{p.public, p.internal} {
+		s.SetKeepAlivesEnabled(false) // a connection ends with its answer, and at once where it has none to come
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for _, l := range listeners {
+		for l.open() > 0 {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}
 }
 
 // Shutdown takes no more requests, waits until those under way have ended or ctx has,
 // and then cuts them.
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	var err error
+	p.finish(ctx)
 	for _, s := range []*http.Server{p.public, p.internal} {
 		if stop := s.Shutdown(ctx); stop != nil {
 			err = errors.Join(err, s.Close())

@@ -96,6 +96,9 @@ type LogOptions struct {
 	Since  time.Time // zero = all that is kept
 	Tail   int       // at most so many of the old lines; 0 = all
 	Follow bool
+	// After goes on behind these offsets of sources, whatever Since and Tail say. A source that
+	// comes before one of them and has none has been read.
+	After map[string]int64
 }
 
 // Hooks is what a runner asks of the rest of the house.

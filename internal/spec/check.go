@@ -62,6 +62,20 @@ func isEnvironmentFile(file string, data []byte) bool {
 	return isList || d.value["services"] == nil && d.value["include"] == nil && d.value["name"] != nil && d.value["x-dayfly"] == nil
 }
 
+// IsProjectFile says whether a file describes a project, as a Compose file and a Procfile do,
+// and no environment.
+func IsProjectFile(file string, data []byte) bool {
+	if filepath.Base(file) == "Procfile" {
+		return true
+	}
+	d, err := parse(file, data)
+	if err != nil || d.root == nil || isEnvironmentFile(file, data) {
+		return false
+	}
+	_, services := d.value["services"].(map[string]any)
+	return services || d.value["include"] != nil || d.value["x-dayfly"] != nil
+}
+
 // fieldPattern finds the path of a field in a message of compose-go.
 var fieldPattern = regexp.MustCompile(`(?:services|networks|volumes|configs|secrets|include)(?:\.?\[[A-Za-z0-9_-]*\]|\.[A-Za-z0-9_-]+)+`)
 

@@ -62,6 +62,17 @@ func cmdGone(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
+// cmdFree looks whether somebody else can listen on a port of 127.0.0.1 now: [!] free PORT.
+func cmdFree(ts *testscript.TestScript, neg bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:"+args[0])
+	if err == nil {
+		l.Close()
+	}
+	if (err == nil) == neg {
+		ts.Fatalf("port %s: %v", args[0], err)
+	}
+}
+
 // cmdRuns looks whether processes run: [!] runs PID...
 func cmdRuns(ts *testscript.TestScript, neg bool, args []string) {
 	for _, pid := range args {

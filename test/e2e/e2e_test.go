@@ -73,6 +73,8 @@ func TestScripts(t *testing.T) {
 			"dayfly":     dayfly,
 			"server":     cmdServer,
 			"end":        func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).end(ts, syscall.SIGTERM) },
+			"interrupt":  func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).end(ts, syscall.SIGINT) },
+			"free":       cmdFree,
 			"kill9":      func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).end(ts, syscall.SIGKILL) },
 			"restart":    func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).start(ts) },
 			"repo":       cmdRepo,
@@ -115,7 +117,7 @@ type server struct {
 	cmd  *exec.Cmd
 	etcd etcdServer
 	load *load
-	ends [][2]time.Time // from signal to death, of each end of the server
+	ends [][2]time.Time // from signal to death, of each time the server was killed
 }
 
 func setup(env *testscript.Env) error {
@@ -209,9 +211,11 @@ func (s *server) end(ts *testscript.TestScript, signal syscall.Signal) {
 	sent := time.Now()
 	ts.Check(s.cmd.Process.Signal(signal))
 	err := s.cmd.Wait()
-	s.ends = append(s.ends, [2]time.Time{sent, time.Now()})
+	if signal == syscall.SIGKILL {
+		s.ends = append(s.ends, [2]time.Time{sent, time.Now()})
+	}
 	s.cmd = nil
-	if signal == syscall.SIGTERM && err != nil {
+	if signal != syscall.SIGKILL && err != nil {
 		text, _ := os.ReadFile(s.log)
 		ts.Fatalf("the server ended with %v:\n%s", err, text)
 	}
@@ -226,8 +230,45 @@ func (s *server) takeDown(env *testscript.Env) {
 		s.cmd.Process.Kill()
 		s.cmd.Wait()
 	}
+	groups := map[string]bool{}
 	for _, pid := range below(filepath.Join(env.WorkDir, "data")) {
+		if group := groupsOf(pid); group != "" {
+			groups[group] = true
+		}
 		syscall.Kill(pid, syscall.SIGKILL)
+	}
+	for group := range groups {
+		removeGroups(group)
+	}
+}
+
+// groupsOf is the control group of the server that started a process: "" = it has none.
+func groupsOf(pid int) string {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	for line := range strings.Lines(string(text)) {
+		if _, path, ok := strings.Cut(strings.TrimSpace(line), ":/dayfly-"); ok {
+			return "dayfly-" + filepath.Dir(path)
+		}
+	}
+	return ""
+}
+
+// removeGroups removes what a server that was killed for good left of its control groups, once
+// the last processes have left them.
+func removeGroups(name string) {
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		left := false
+		for _, pattern := range []string{"/sys/fs/cgroup/" + name, "/sys/fs/cgroup/*/" + name} {
+			for _, below := range []string{"/*/", ""} {
+				found, _ := filepath.Glob(pattern + below)
+				for _, dir := range found {
+					left = syscall.Rmdir(strings.TrimSuffix(dir, "/")) != nil || left
+				}
+			}
+		}
+		if !left {
+			return
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -288,6 +289,9 @@ func (c *Control) PutEnvironment(_ context.Context, name string, spec dayfly.Env
 	}
 	e, err := c.find(name, false)
 	if err == nil {
+		if reflect.DeepEqual(e.spec, spec) && e.origin == origin {
+			return e.env, false, nil
+		}
 		if err := matches(e, ifMatch); err != nil {
 			return dayfly.Environment{}, false, err
 		}
@@ -443,10 +447,11 @@ func (c *Control) Events(ctx context.Context, name string, o dayfly.EventOptions
 
 // Logs implements api.Control.
 func (c *Control) Logs(ctx context.Context, name string, q dayfly.LogQuery) iter.Seq2[dayfly.LogLine, error] {
-	given := 0
+	given := int(q.After[name]["run"])
 	return follow(ctx, c, name, q.Follow, q.Deleted, func(e *entry) (found []dayfly.LogLine) {
 		first := given == 0
-		for _, line := range e.lines[given:] {
+		for n, line := range e.lines[given:] {
+			line.Next = dayfly.LogPosition{Deployment: name, Source: "run", Offset: int64(given + n + 1)}
 			if (q.Service == "" || line.Service == q.Service) && (q.Since.IsZero() || line.Time.After(q.Since)) {
 				found = append(found, line)
 			}

@@ -214,9 +214,19 @@ func (c *Client) CreateEnvironment(ctx context.Context, r dayfly.EnvironmentRequ
 	return e, resp.StatusCode == http.StatusAccepted, err
 }
 
-// PutEnvironment applies an environment file.
-func (c *Client) PutEnvironment(ctx context.Context, spec dayfly.EnvironmentSpec) (e dayfly.Environment, err error) {
-	err = c.do(ctx, http.MethodPut, env(spec.Name), nil, environmentBody{EnvironmentSpec: spec}, &e)
+// PutEnvironment applies an environment file. revision is the one that the environment must
+// have; 0 = any, or there is none.
+func (c *Client) PutEnvironment(ctx context.Context, spec dayfly.EnvironmentSpec, revision int64) (e dayfly.Environment, err error) {
+	header := http.Header{}
+	if revision != 0 {
+		header.Set("If-Match", `"`+strconv.FormatInt(revision, 10)+`"`)
+	}
+	resp, err := c.send(ctx, http.MethodPut, env(spec.Name), nil, environmentBody{EnvironmentSpec: spec}, header)
+	if err != nil {
+		return e, err
+	}
+	defer resp.Body.Close()
+	err = c.read(resp, &e)
 	return e, err
 }
 

@@ -174,8 +174,13 @@ func TestEveryCallArrivesAsItWasMeant(t *testing.T) {
 	}
 	changed := request.Spec
 	changed.Branch = "other"
-	if e, err := c.PutEnvironment(ctx, changed); err != nil || e.Branch != "other" {
+	if e, err := c.PutEnvironment(ctx, changed, 0); err != nil || e.Branch != "other" {
 		t.Errorf("%+v, %v", e, err)
+	}
+	stale := changed
+	stale.Branch = "stale"
+	if _, err := c.PutEnvironment(ctx, stale, 12345); dayfly.ErrorCode(err) != dayfly.CodeConflict {
+		t.Errorf("a change of another revision: %v", err)
 	}
 	if _, err := c.ExtendEnvironment(ctx, "n", dayfly.Forever); err != nil || *control.Patches()[0].ExtendBy != dayfly.Forever || control.Patches()[0].Keep != nil {
 		t.Errorf("%+v, %v", control.Patches(), err)
@@ -274,10 +279,10 @@ func (r *restartable) kill() {
 func TestFollowingGoesOnOverARestartOfTheServer(t *testing.T) {
 	control := &apitest.Control{}
 	control.Add(dayfly.Environment{Name: "a"}, dayfly.EnvironmentSpec{})
-	at := time.Now().Add(-time.Hour)
+	at := time.Now().Add(-time.Hour) // of all lines: times do not tell them apart
 	happen := func(n int) {
 		control.Happen("a", dayfly.Event{Message: fmt.Sprint(n)})
-		control.Print("a", dayfly.LogLine{Time: at.Add(time.Duration(n) * time.Second), Service: "web", Line: fmt.Sprint(n)})
+		control.Print("a", dayfly.LogLine{Time: at, Service: "web", Line: fmt.Sprint(n)})
 	}
 	r := &restartable{T: t, handler: apitest.Handler(control)}
 	r.start()

@@ -28,12 +28,15 @@ func (c *Client) Events(ctx context.Context, name string, o dayfly.EventOptions)
 // Logs gives what an environment's services printed. With Follow it goes on until ctx or
 // the environment ends, also over a restart of the server.
 func (c *Client) Logs(ctx context.Context, name string, o dayfly.LogQuery) iter.Seq2[dayfly.LogLine, error] {
-	return follow(ctx, c, env(name)+"/logs", o.Follow, func(last time.Time, _ string) (url.Values, http.Header) {
-		q := o
-		if !last.IsZero() {
+	return follow(ctx, c, env(name)+"/logs", o.Follow, func(last time.Time, id string) (url.Values, http.Header) {
+		q, h := o, http.Header{}
+		switch {
+		case id != "":
+			h.Set("Last-Event-Id", id)
+		case !last.IsZero(): // of a server that cannot say where a line was: some may come again
 			q.Since, q.Tail = last, 0
 		}
-		return logQuery(q), nil
+		return logQuery(q), h
 	}, func(l dayfly.LogLine) time.Time { return l.Time })
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
@@ -204,7 +205,7 @@ func (i *instance) run(d dayfly.Deployment, build string, adopted bool) {
 			cancel()
 			both.Wait()
 		}
-		killGroup(i.rec.Process.PID)
+		i.killRest(d)
 		if d.Definition.Job && e.known {
 			i.mu.Lock()
 			i.rec.Exited, i.rec.ExitCode = true, &e.code
@@ -287,7 +288,6 @@ func (i *instance) pause() bool {
 
 // launch starts the process: a port, a record of the intention, the process, a record of it.
 func (i *instance) launch(d dayfly.Deployment, build string) error {
-	r := i.k.r
 	i.mu.Lock()
 	i.rec.Process, i.rec.Healthy = process0, false
 	if d.Definition.Port != 0 {
@@ -307,19 +307,14 @@ func (i *instance) launch(d dayfly.Deployment, build string) error {
 	if err != nil {
 		return err
 	}
-	limits, err := i.limits(d)
+	defer command.out.Close()
+	grouped, err := i.group(d)
 	if err != nil {
 		return err
 	}
 	crash.Point("before starting a process")
-	p, err := command.start(r.boot)
+	p, err := i.startIn(grouped, command)
 	crash.Point("after starting a process")
-	if err == nil && !limits.None() {
-		// What it starts in its first moments is not bounded.
-		if err = r.groups.Add(i.rec.ID, p.PID); err != nil {
-			killGroup(p.PID)
-		}
-	}
 	if err != nil {
 		return err
 	}
@@ -330,20 +325,52 @@ func (i *instance) launch(d dayfly.Deployment, build string) error {
 	return i.write(d.ID)
 }
 
-// limits bounds what the instance may use.
-func (i *instance) limits(d dayfly.Deployment) (cgroup.Limits, error) {
+// startIn starts the process, in the control group of the instance where it has one.
+func (i *instance) startIn(grouped bool, c command) (p process, err error) {
+	r := i.k.r
+	if !grouped {
+		return c.start(r.boot, nil)
+	}
+	err = r.groups.Start(i.rec.ID, func(into func(*syscall.SysProcAttr)) (err error) {
+		p, err = c.start(r.boot, into)
+		return err
+	})
+	return p, err
+}
+
+// group makes the control group that the instance is to be started in, with its limits, and
+// ends what is left in it of an earlier start. It says whether there is one.
+func (i *instance) group(d dayfly.Deployment) (bool, error) {
 	r := i.k.r
 	l := cgroup.Limits{Memory: cmp.Or(d.Definition.Memory, r.Memory), CPUs: cmp.Or(d.Definition.CPUs, r.CPUs)}
-	if l.None() {
-		return l, nil
-	}
 	if r.groups == nil {
-		r.Logger.Warn("memory and CPU are not bounded: control groups cannot be written to by the server's user", "deployment", d.ID)
-		return cgroup.Limits{}, nil
+		if !l.None() {
+			r.Logger.Warn("memory and CPU are not bounded: control groups cannot be written to by the server's user", "deployment", d.ID)
+		}
+		return false, nil
 	}
 	err := r.groups.Make(i.rec.ID, l)
+	if err == nil {
+		err = r.groups.Kill(i.rec.ID)
+	}
+	if err != nil && l.None() {
+		r.Logger.Warn("an instance has no control group: what leaves its session may outlive it for a while", "deployment", d.ID, "error", err)
+		return false, nil
+	}
 	i.killed = r.groups.Killed(i.rec.ID)
-	return l, err
+	return err == nil, err
+}
+
+// killRest kills what a process that has ended left running: its group, and what has left that
+// and all its parents.
+func (i *instance) killRest(d dayfly.Deployment) {
+	killGroup(i.rec.Process.PID)
+	if i.k.r.groups == nil {
+		return
+	}
+	if err := i.k.r.groups.Kill(i.rec.ID); err != nil {
+		i.k.r.Logger.Warn("something of an instance is left", "deployment", d.ID, "error", err)
+	}
 }
 
 // starved says that the instance was killed since it had used up its memory; "" = it was not.
@@ -381,7 +408,7 @@ func (i *instance) terminate(d dayfly.Deployment, ended <-chan exit) {
 		return
 	}
 	// Its children may have outlived it, and must not write to what is removed next.
-	killGroup(i.rec.Process.PID)
+	i.killRest(d)
 	awaitGroup(i.rec.Process.PID)
 }
 
@@ -392,7 +419,7 @@ func (i *instance) clear(d dayfly.Deployment) {
 		return
 	}
 	if r.groups != nil {
-		if err := r.groups.Remove(i.rec.ID); err != nil {
+		if err := errors.Join(r.groups.Kill(i.rec.ID), r.groups.Remove(i.rec.ID)); err != nil {
 			r.Logger.Warn("something of an instance is left", "deployment", d.ID, "error", err)
 		}
 	}

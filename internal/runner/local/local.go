@@ -108,8 +108,9 @@ func New(_ context.Context, config Config) (*Runner, error) {
 	if err := r.sweep(); err != nil {
 		return nil, err
 	}
-	if r.groups, err = cgroup.Open("dayfly-" + config.ClusterID); err != nil {
-		r.Logger.Debug("control groups cannot be used: memory and CPU of services are not bounded", "error", err)
+	// Another node of the cluster may be on this host, and its groups are not ours to end.
+	if r.groups, err = cgroup.Open("dayfly-" + config.ClusterID + "-" + config.NodeID); err != nil {
+		r.Logger.Debug("control groups cannot be used: memory and CPU of services are not bounded, and their daemons outlive them for a while", "error", err)
 		r.groups = nil
 	}
 	if err := r.adopt(); err != nil {
@@ -327,9 +328,14 @@ func (r *Runner) Logs(ctx context.Context, id string, o runner.LogOptions) iter.
 	return func(yield func(dayfly.LogLine, error) bool) {
 		service := r.service(id)
 		for _, source := range []string{"build", "run"} {
-			options := logfile.Options{Since: o.Since, Tail: o.Tail, Follow: o.Follow, Done: func() bool { return r.finished(id, source) }}
+			after, known := o.After[source]
+			if _, run := o.After["run"]; run && !known {
+				continue // it has been read: what was run comes behind it
+			}
+			options := logfile.Options{After: after, Since: o.Since, Tail: o.Tail, Follow: o.Follow, Done: func() bool { return r.finished(id, source) }}
 			for line, err := range logfile.Read(ctx, r.path("logs", id, source+".log"), options) {
-				if !yield(dayfly.LogLine{Time: line.Time, Service: service, Source: source, Line: line.Text}, err) || err != nil {
+				if !yield(dayfly.LogLine{Time: line.Time, Service: service, Source: source, Line: line.Text,
+					Next: dayfly.LogPosition{Deployment: id, Source: source, Offset: line.Next}}, err) || err != nil {
 					return
 				}
 			}

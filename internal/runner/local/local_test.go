@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/cgroup"
 	"github.com/dayfly-dev/dayfly/internal/runner"
 )
 
@@ -268,6 +269,153 @@ func TestStoppingTakesChildrenThatIgnoreIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the child is gone", func() bool { return !runs(pid) })
+}
+
+func TestLogsGoOnBehindWhatWasRead(t *testing.T) {
+	r := open(t, folder(t), runner.Hooks{})
+	defer r.Close()
+	d := deployment(t, "printer")
+	d.Definition.Build = []dayfly.Command{{"echo", "built"}}
+	start(t, r, d)
+	var all []dayfly.LogLine
+	logs := func(after map[string]int64) (lines []dayfly.LogLine) {
+		for l, err := range r.Logs(t.Context(), d.ID, runner.LogOptions{After: after}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines = append(lines, l)
+		}
+		return lines
+	}
+	eventually(t, "it has printed all", func() bool { all = logs(nil); return len(all) >= 52 && all[len(all)-1].Line == "line 50" })
+	read := dayfly.LogPositions{}
+	for n, l := range all {
+		read.Pass(l.Next)
+		rest := logs(read[d.ID])
+		if len(rest) != len(all)-n-1 || len(rest) > 0 && rest[0].Line != all[n+1].Line {
+			t.Errorf("behind %d of %d lines there are %d", n+1, len(all), len(rest))
+		}
+	}
+	// Whoever asked for the last lines only has seen none of the build.
+	if rest := logs(map[string]int64{"run": all[len(all)-2].Next.Offset}); len(rest) != 1 || rest[0].Line != "line 50" {
+		t.Errorf("behind the last but one: %v", rest)
+	}
+}
+
+// daemons are the processes that a service of the kind "daemon" has named.
+func daemons(t *testing.T, r *Runner, d dayfly.Deployment) (pids []int) {
+	t.Helper()
+	for _, l := range output(t, r, d, "run") {
+		if rest, ok := strings.CutPrefix(l, "daemon "); ok {
+			pid, err := strconv.Atoi(rest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func TestADaemonEndsWithTheInstanceThatStartedIt(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		kind string
+		end  func(t *testing.T, r *Runner, d dayfly.Deployment, i dayfly.Instance)
+	}{
+		{"when it is removed", "daemon", func(t *testing.T, r *Runner, d dayfly.Deployment, _ dayfly.Instance) {
+			if err := r.Remove(t.Context(), d.ID); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"when it is too many", "daemon", func(t *testing.T, r *Runner, d dayfly.Deployment, _ dayfly.Instance) {
+			if err := r.Ensure(t.Context(), d, 0); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"when it crashes", "daemon", func(t *testing.T, _ *Runner, _ dayfly.Deployment, i dayfly.Instance) {
+			if err := syscall.Kill(i.PID, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"when it is a job that is done", "daemon-job", func(*testing.T, *Runner, dayfly.Deployment, dayfly.Instance) {}},
+		{"when it crashed while no server ran", "daemon", func(t *testing.T, r *Runner, _ dayfly.Deployment, i dayfly.Instance) {
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Kill(i.PID, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it has ended", func() bool { return !runs(i.PID) })
+			again := open(t, r.Dir, runner.Hooks{})
+			t.Cleanup(func() { _ = again.Close() })
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := open(t, folder(t), runner.Hooks{})
+			t.Cleanup(func() { _ = r.Close() })
+			if r.groups == nil {
+				t.Skip("control groups cannot be written to")
+			}
+			d, bystander := deployment(t, c.kind), deployment(t, "daemon")
+			start(t, r, bystander)
+			var i dayfly.Instance
+			if d.Definition.Job = c.kind == "daemon-job"; d.Definition.Job {
+				if err := errors.Join(r.Prepare(t.Context(), d), r.Ensure(t.Context(), d, 1)); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				i = start(t, r, d)
+			}
+			eventually(t, "its daemon is there", func() bool { return len(daemons(t, r, d)) == 1 && len(daemons(t, r, bystander)) == 1 })
+			pid := daemons(t, r, d)[0]
+			c.end(t, r, d, i)
+			eventually(t, "its daemon is gone", func() bool { return !runs(pid) })
+			if other := daemons(t, r, bystander)[0]; !runs(other) {
+				t.Error("the daemon of another instance has ended, too")
+			}
+		})
+	}
+}
+
+func TestADaemonOfAnAdoptedInstanceLivesOnAndEndsWithIt(t *testing.T) {
+	dir := folder(t)
+	r := open(t, dir, runner.Hooks{})
+	if r.groups == nil {
+		t.Skip("control groups cannot be written to")
+	}
+	d := deployment(t, "daemon")
+	i := start(t, r, d)
+	eventually(t, "its daemon is there", func() bool { return len(daemons(t, r, d)) == 1 })
+	pid := daemons(t, r, d)[0]
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// A server that was killed may have left groups of what it was about to start or to remove.
+	if err := r.groups.Make("empty", cgroup.Limits{}); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, dir, runner.Hooks{})
+	t.Cleanup(func() { _ = again.Close() })
+	left, err := again.Sweep(t.Context(), 0, func(string) bool { return true })
+	if err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if groups, err := again.groups.List(); err != nil || !slices.Equal(groups, []string{i.ID}) {
+		t.Errorf("there are the groups %v, %v; want that of %s", groups, err, i.ID)
+	}
+	if now := healthy(t, again, d); now.PID != i.PID || !runs(pid) {
+		t.Errorf("the process was %d and is %d, its daemon runs: %t", i.PID, now.PID, runs(pid))
+	}
+	if err := again.Remove(t.Context(), d.ID); err != nil {
+		t.Fatal(err)
+	}
+	if runs(pid) {
+		t.Error("its daemon has outlived it")
+	}
+	if groups, err := again.groups.List(); err != nil || len(groups) > 0 {
+		t.Errorf("groups are left: %v, %v", groups, err)
+	}
 }
 
 func TestWhatABuildLeavesRunningIsEnded(t *testing.T) {

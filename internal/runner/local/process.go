@@ -65,18 +65,21 @@ type command struct {
 }
 
 // start starts a process with a session and a group of its own, that outlives the
-// server, and writes to its log by itself.
-func (c command) start(boot string) (process, error) {
-	defer c.out.Close()
+// server, and writes to its log by itself. into, unless it is nil, says what else it starts in.
+func (c command) start(boot string, into func(*syscall.SysProcAttr)) (process, error) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return process{}, err
 	}
 	defer null.Close()
+	sys := &syscall.SysProcAttr{Setsid: true, Credential: credential(c.user)}
+	if into != nil {
+		into(sys)
+	}
 	pid, err := syscall.ForkExec(c.path, c.args, &syscall.ProcAttr{
 		Dir: c.dir, Env: c.env,
 		Files: []uintptr{null.Fd(), c.out.Fd(), c.out.Fd()},
-		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: credential(c.user)},
+		Sys:   sys,
 	})
 	if err != nil {
 		return process{}, fmt.Errorf("%s: %w", c.args[0], err)

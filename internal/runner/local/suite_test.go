@@ -79,6 +79,21 @@ func serve(args []string) {
 			panic(err)
 		}
 		fmt.Println("child", p.Pid)
+	case "daemon", "daemon-job":
+		// A child of a session of its own, with nothing of its parent but the output.
+		null, err := os.Open(os.DevNull)
+		if err != nil {
+			panic(err)
+		}
+		p, err := os.StartProcess("/proc/self/exe", []string{"daemon", asService, string(runnertest.Stubborn)},
+			&os.ProcAttr{Env: []string{}, Dir: "/", Files: []*os.File{null, os.Stdout, os.Stderr}, Sys: &syscall.SysProcAttr{Setsid: true}})
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println("daemon", p.Pid)
+		if args[0] == "daemon-job" {
+			return
+		}
 	case "eat":
 		b := make([]byte, 1<<30)
 		for n := 0; n < len(b); n += 4096 {
@@ -148,6 +163,9 @@ func folder(t *testing.T) string {
 			if err := r.Remove(context.Background(), o.DeploymentID); err != nil {
 				t.Error(err)
 			}
+		}
+		if _, err := r.Sweep(context.Background(), 0, func(string) bool { return true }); err != nil {
+			t.Error(err)
 		}
 		r.MaxBuildBytes = 1
 		if err := r.limitBuilds(); err != nil {

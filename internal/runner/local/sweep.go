@@ -155,7 +155,7 @@ func (r *Runner) takeAway(l dayfly.Leftover) error {
 	defer crash.Point("after taking away a leftover")
 	switch l.Kind {
 	case "control group":
-		return r.groups.Remove(l.Name)
+		return errors.Join(r.groups.Kill(l.Name), r.groups.Remove(l.Name))
 	case "process":
 	default:
 		return removeAll(l.Name)

@@ -8,6 +8,7 @@
 //	listen ADDRESS  listens there, where $PORT stands for it, and says so; "none" = nowhere
 //	stubborn        as http, and does not end when it is told to
 //	family          as http, with a child that does not end when it is told to
+//	daemon          as http, with a child of a session of its own that has no variables and no parent
 //
 // http: / tells who answers (with the content of the file VERSION), /env prints the
 // environment, /call?url=U calls U with the headers that services hand on, /slow takes
@@ -63,6 +64,16 @@ func main() {
 			fmt.Println("child: pid", child.Pid)
 			err = serve(ctx)
 		}
+	case "daemon":
+		err = daemon("between")
+		if err == nil {
+			err = serve(ctx)
+		}
+	case "between": // its end leaves the next one without a parent
+		err = daemon("deaf-daemon")
+	case "deaf-daemon":
+		signal.Ignore(syscall.SIGTERM)
+		select {}
 	case "deaf":
 		signal.Ignore(syscall.SIGTERM)
 		select {}
@@ -77,6 +88,26 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+// daemon starts this binary in a session of its own.
+func daemon(mode string) error {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	child, err := os.StartProcess("/proc/self/exe", []string{os.Args[0], mode}, &os.ProcAttr{
+		Dir: "/", Env: []string{}, Files: []*os.File{null, os.Stdout, os.Stderr}, Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+	switch {
+	case err != nil:
+	case mode == "between":
+		_, err = child.Wait()
+	default:
+		fmt.Println("daemon: pid", child.Pid)
+	}
+	return err
 }
 
 func serve(ctx context.Context) error {
