@@ -11,8 +11,9 @@ type EnvironmentSpec struct {
 	Branch       string        `json:"branch,omitempty"`
 	Base         string        `json:"base,omitempty"` // "" = the project's baseline, "none" = none
 	Prefix       string        `json:"prefix,omitempty"`
-	Keep         Duration      `json:"keep,omitempty"` // 0 = the default
-	Data         string        `json:"data,omitempty"` // snapshot | fixtures | none
+	Header       string        `json:"header,omitempty"` // the value by which a header names it; "" = Name
+	Keep         Duration      `json:"keep,omitempty"`   // 0 = the default
+	Data         string        `json:"data,omitempty"`   // snapshot | fixtures | none
 	PublicHeader bool          `json:"public_header,omitempty"`
 	Services     []ServiceSpec `json:"services,omitempty"`
 	// Only names the services that this environment has; nil = all.

@@ -75,6 +75,16 @@ func ValidName(s string) error {
 	return nil
 }
 
+var headerValue = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
+
+// ValidHeader says what is wrong with the value by which a header names an environment.
+func ValidHeader(s string) error {
+	if !headerValue.MatchString(s) {
+		return fmt.Errorf("%q has to be 1 to %d characters of letters, digits, ., _ and -", s, maxLabel)
+	}
+	return nil
+}
+
 // EnvironmentName makes the name of an environment from a pattern with the placeholders
 // {project} and {branch}.
 func EnvironmentName(pattern, project, branch string) string {

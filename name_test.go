@@ -217,3 +217,16 @@ func text(err error) string {
 	}
 	return err.Error()
 }
+
+func TestTheValueOfAHeaderIsAWordOfSafeCharacters(t *testing.T) {
+	for _, s := range []string{"a", "Temp_1.a-b", "0", ".", strings.Repeat("x", 63)} {
+		if err := dayfly.ValidHeader(s); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, s := range []string{"", "a b", "a\n", "ü", "a/b", "a,b", "a=b", "a;b", "\x00", strings.Repeat("x", 64)} {
+		if dayfly.ValidHeader(s) == nil {
+			t.Errorf("%q is taken", s)
+		}
+	}
+}

@@ -21,6 +21,7 @@ type environmentBody struct {
 	Branch       string        `json:"branch,omitempty" doc:"The branch to follow; the default branch by default."`
 	Base         string        `json:"base,omitempty"`
 	Prefix       string        `json:"prefix,omitempty" doc:"Stands for the name in public hosts."`
+	Header       string        `json:"header,omitempty" doc:"The value by which a header names it; the name by default."`
 	Keep         string        `json:"keep,omitempty" doc:"Life from the last change on, such as 36h, 5d or forever."`
 	Data         string        `json:"data,omitempty" enum:"snapshot,fixtures,none"`
 	PublicHeader bool          `json:"public_header,omitempty"`
@@ -44,7 +45,7 @@ type serviceBody struct {
 // spec gives the asked state of a body.
 func (b environmentBody) spec() (dayfly.EnvironmentSpec, error) {
 	spec := dayfly.EnvironmentSpec{
-		Name: b.Name, Project: b.Project, Branch: b.Branch, Base: b.Base, Prefix: b.Prefix, Data: b.Data,
+		Name: b.Name, Project: b.Project, Branch: b.Branch, Base: b.Base, Prefix: b.Prefix, Header: b.Header, Data: b.Data,
 		PublicHeader: b.PublicHeader, Only: b.Only,
 	}
 	for _, s := range b.Services {

@@ -30,7 +30,7 @@ func (c *command) applyCommand() *cobra.Command {
 			var specs []dayfly.EnvironmentSpec
 			var problems []dayfly.Problem
 			for _, file := range files {
-				s, err := readEnvironment(file)
+				found, err := readEnvironments(file)
 				var e *dayfly.Error
 				switch {
 				case errors.As(err, &e):
@@ -38,7 +38,7 @@ func (c *command) applyCommand() *cobra.Command {
 				case err != nil:
 					return err
 				}
-				specs = append(specs, s)
+				specs = append(specs, found...)
 			}
 			if len(problems) > 0 {
 				return dayfly.Invalid(problems...)
@@ -136,19 +136,19 @@ func (c *command) asked(ctx context.Context, name string) (spec dayfly.Environme
 	}
 }
 
-func readEnvironment(file string) (dayfly.EnvironmentSpec, error) {
+func readEnvironments(file string) ([]dayfly.EnvironmentSpec, error) {
 	data, err := os.ReadFile(file)
 	if err == nil && len(data) > maxFile {
 		err = errors.New("is larger than 1 MiB")
 	}
 	if err != nil {
-		return dayfly.EnvironmentSpec{}, dayfly.Invalid(dayfly.Problem{File: file, Message: err.Error()})
+		return nil, dayfly.Invalid(dayfly.Problem{File: file, Message: err.Error()})
 	}
 	if spec.IsProjectFile(file, data) {
-		return dayfly.EnvironmentSpec{}, dayfly.Invalid(dayfly.Problem{File: file, Message: "is a project file, and no environment file: " +
+		return nil, dayfly.Invalid(dayfly.Problem{File: file, Message: "is a project file, and no environment file: " +
 			"`dayfly project add REPOSITORY` adds its project, and `dayfly create --repo REPOSITORY --branch BRANCH` makes an environment of it"})
 	}
-	return spec.ParseEnvironmentFile(file, data)
+	return spec.ParseEnvironmentFiles(file, data, spec.EnvironmentOptions{})
 }
 
 func (c *command) checkCommand() *cobra.Command {

@@ -394,6 +394,21 @@ func TestApplyOfAProjectFileSaysWhatToDoWithIt(t *testing.T) {
 	}
 }
 
+func TestApplyMakesAllEnvironmentsOfAList(t *testing.T) {
+	s := newShell(t)
+	s.control.OnCreate = ready
+	f := files(t, "- {name: one, project: shop, header: H.1}\n- {name: two, project: shop, format: mayfly, services: [web]}\n")
+	if out := s.ok("apply", "-f", f[0]); out != "http://one.localhost:8080\nhttp://two.localhost:8080\n" {
+		t.Errorf("it prints %q", out)
+	}
+	if spec, err := s.control.Spec(t.Context(), "one"); err != nil || spec.Header != "H.1" {
+		t.Errorf("%+v, %v", spec, err)
+	}
+	if spec, err := s.control.Spec(t.Context(), "two"); err != nil || spec.Prefix != "www-two" || spec.Base != "none" || len(spec.Services) != 1 || spec.Services[0].Version != "latest" {
+		t.Errorf("%+v, %v", spec, err)
+	}
+}
+
 func TestApplyChecksAllFilesBeforeAnyIsSent(t *testing.T) {
 	s := newShell(t)
 	f := files(t, "name: one\nproject: shop\n", "name: two\nproject: shop\nbrunch: x\n", "name: THREE\nproject: shop\n", strings.Repeat("#", 1<<20+1))

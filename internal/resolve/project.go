@@ -13,6 +13,7 @@ type ProjectInfo struct {
 	DefaultBranch string
 	Baseline      string
 	Keep          dayfly.Duration // 0 = none is given
+	Branches      dayfly.BranchPatterns
 }
 
 // Project reads the project file on the default branch of a repository.
@@ -30,7 +31,7 @@ func (r *Resolver) Project(ctx context.Context, repo string, token dayfly.Secret
 	if err != nil {
 		return ProjectInfo{}, err
 	}
-	info := ProjectInfo{Name: file.Name, DefaultBranch: branch, Baseline: file.Baseline(), Keep: file.Keep()}
+	info := ProjectInfo{Name: file.Name, DefaultBranch: branch, Baseline: file.Baseline(), Keep: file.Keep(), Branches: file.Branches()}
 	if info.Name == "" {
 		info.Name = r.Sources.Base(repo)
 	}

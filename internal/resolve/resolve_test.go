@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -13,7 +14,7 @@ import (
 
 // compose is the project file of the shop; TEXT is a value that tells commits apart.
 const compose = `name: shop
-x-dayfly: {keep: 5d}
+x-dayfly: {keep: 5d, branches: ["*", "!dependabot/*"]}
 services:
   front-end:
     ports: ["8080"]
@@ -439,7 +440,7 @@ func TestAProjectIsDescribedByItsDefaultBranch(t *testing.T) {
 	s := oneShop(t)
 	info, err := s.resolver().Project(t.Context(), shop, dayfly.NewSecret("the-token"))
 	keep, _ := dayfly.ParseDuration("5d")
-	if want := (ProjectInfo{Name: "shop", DefaultBranch: "main", Keep: keep}); err != nil || info != want {
+	if want := (ProjectInfo{Name: "shop", DefaultBranch: "main", Keep: keep, Branches: dayfly.BranchPatterns{"*", "!dependabot/*"}}); err != nil || !reflect.DeepEqual(info, want) {
 		t.Errorf("is %+v (%v), want %+v", info, err, want)
 	}
 	if !slices.Equal(s.shown[shop], []string{"the-token", "the-token"}) {

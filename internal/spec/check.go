@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"go.yaml.in/yaml/v4"
+
 	"github.com/dayfly-dev/dayfly"
 )
 
@@ -19,7 +21,7 @@ func Check(file string) error {
 		return dayfly.Invalid(dayfly.Problem{File: file, Message: "cannot be read: " + reason(err)})
 	}
 	if isEnvironmentFile(file, data) {
-		_, err := ParseEnvironmentFile(file, data)
+		_, err := ParseEnvironmentFiles(file, data, EnvironmentOptions{})
 		return err
 	}
 	_, err = LoadDir(filepath.Dir(file), Options{File: filepath.Base(file)})
@@ -43,17 +45,20 @@ func readFile(name string) ([]byte, error) {
 	return readAll(f)
 }
 
-// isEnvironmentFile tells the two kinds of YAML files apart: only an environment file has
-// services in a list, or says of which project and branch it is.
+// isEnvironmentFile tells the two kinds of YAML files apart: only an environment file is a
+// list, has services in one, or says of which project and branch it is.
 func isEnvironmentFile(file string, data []byte) bool {
 	if filepath.Base(file) == "Procfile" {
 		return false
 	}
-	d, err := parse(file, data)
+	d, err := parseAny(file, data)
 	if err != nil || d.root == nil {
 		return false
 	}
-	for _, key := range []string{"project", "base", "keep", "branch", "prefix", "data", "only"} {
+	if d.root.Kind == yaml.SequenceNode {
+		return true
+	}
+	for _, key := range []string{"project", "base", "keep", "branch", "prefix", "header", "format", "data", "only"} {
 		if d.value[key] != nil {
 			return true
 		}

@@ -76,6 +76,12 @@ func TestEveryKeyArrivesInTheDefinition(t *testing.T) {
 			t.Errorf("%s: %q, want %q", what, got[0], got[1])
 		}
 	}
+	if b := p.Branches(); !b.Match("feature/x") || b.Match("dependabot/go") {
+		t.Errorf("%q are not understood", b)
+	}
+	if b := mustLoad(t, "x-dayfly: {branches: main}\nservices: {web: {image: x}}\n").Branches(); !b.Match("main") || b.Match("x") {
+		t.Errorf("one pattern alone is read as %q", b)
+	}
 	if p.Repo("frontend") != "https://example.org/frontend.git" || p.Repo("backend") != "" || !p.IsTest("smoke") || p.IsTest("frontend") {
 		t.Error("repo or test is wrong")
 	}

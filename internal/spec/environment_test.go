@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"cmp"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -12,10 +14,11 @@ import (
 )
 
 func TestEveryKeyOfAnEnvironmentFileIsRead(t *testing.T) {
-	got, err := ParseEnvironmentFile("env.yaml", []byte(`
+	got, err := parseOne("env.yaml", []byte(`
 name: temp-1
 project: shop
 prefix: www-temp-1
+header: Temp_1.a
 branch: main
 base: production
 keep: 2d
@@ -32,7 +35,7 @@ services:
   - {name: payments, url: "https://sandbox.example.org"}
 `))
 	want := dayfly.EnvironmentSpec{
-		Name: "temp-1", Project: "shop", Prefix: "www-temp-1", Branch: "main", Base: "production",
+		Name: "temp-1", Project: "shop", Prefix: "www-temp-1", Header: "Temp_1.a", Branch: "main", Base: "production",
 		Keep: dayfly.Duration(48 * time.Hour), Data: "snapshot", PublicHeader: true, Only: []string{"frontend", "backend"},
 		Services: []dayfly.ServiceSpec{
 			{Name: "worker"},
@@ -44,14 +47,18 @@ services:
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
 	}
-	if got, err := ParseEnvironmentFile("env.yaml", []byte("name: a\nkeep: forever\n")); err != nil || got.Keep != dayfly.Forever {
+	if got, err := parseOne("env.yaml", []byte("name: a\nkeep: forever\n")); err != nil || got.Keep != dayfly.Forever {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
 
 func TestAllThatIsWrongWithAnEnvironmentFileIsSaidAtOnceWithItsPlace(t *testing.T) {
 	for _, c := range []struct{ name, file, want string }{
-		{"empty", "", `e.yaml: name: is missing`},
+		{"empty", "", `e.yaml: is empty`},
+		{"nothing", "# nothing\n---\n~\n", `e.yaml: is empty`},
+		{"empty list", "\n []\n", `e.yaml:2:2: is empty`},
+		{"empty mapping", "{}\n", `e.yaml:1:1: name: is missing`},
+		{"text", "name\n", `e.yaml:1:1: has to be an environment or a list of environments`},
 		{"no YAML", "name: [\n", `e.yaml:2: is no YAML: did not find expected node content`},
 		{"everything", `name: Temp_1
 projct: shop
@@ -94,16 +101,82 @@ e.yaml:16:66: services[6].variables.PORT: is set by dayfly
 e.yaml:16:75: services[6].variables.DAYFLY_ENV: is set by dayfly
 e.yaml:16:94: services[6].variables.OK: has to be a text
 e.yaml:17:26: services[7].variables: has to be a mapping of names to values`},
+		{"header and format", "name: a\nheader: a b\nformat: json\n", `
+e.yaml:2:9: header: "a b" has to be 1 to 63 characters of letters, digits, ., _ and -
+e.yaml:3:9: format: has to be dayfly or mayfly`},
+		{"empty header", "name: a\nheader:\n", `
+e.yaml:2:8: header: "" has to be 1 to 63 characters of letters, digits, ., _ and -
+e.yaml:2:8: header: has to be a text`},
+		{"Mayfly's spellings in our format", "name: a\nservices: [{name: b, route: api}]\n", `e.yaml:2:29: services[0].route: has to be a path that begins with /`},
 		{"services as a mapping", "name: a\nservices: {web: {}}\n", `e.yaml:2:11: services: has to be a list`},
 		{"reserved", "name: dayfly-x\n", `e.yaml:1:7: name: "dayfly-x" begins with dayfly, which is reserved`},
 		{"twice", "name: a\nname: b\n", `e.yaml:2:1: name: is there twice`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := ParseEnvironmentFile("e.yaml", []byte(c.file))
+			_, err := ParseEnvironmentFiles("e.yaml", []byte(c.file), EnvironmentOptions{})
 			if got, want := problem(t, err), strings.TrimPrefix(c.want, "\n"); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
 		})
+	}
+}
+
+// parseOne reads a file with one environment.
+func parseOne(name string, data []byte) (dayfly.EnvironmentSpec, error) {
+	all, err := ParseEnvironmentFiles(name, data, EnvironmentOptions{})
+	if err != nil || len(all) != 1 {
+		return dayfly.EnvironmentSpec{}, cmp.Or(err, fmt.Errorf("%d environments", len(all)))
+	}
+	return all[0], nil
+}
+
+func TestAnEnvironmentFileCanHoldAListOfEnvironments(t *testing.T) {
+	for _, c := range []struct {
+		name, file string
+		want       []dayfly.EnvironmentSpec
+	}{
+		{"two", "- name: b\n- {name: a, services: [c]}\n", []dayfly.EnvironmentSpec{{Name: "b"}, {Name: "a", Services: []dayfly.ServiceSpec{{Name: "c"}}}}},
+		{"a list of one", "[{name: a}]", []dayfly.EnvironmentSpec{{Name: "a"}}},
+		{"no list", "name: a", []dayfly.EnvironmentSpec{{Name: "a"}}},
+		{"what they share", "- &x {name: a, project: p, branch: b}\n- {<<: *x, name: c}\n", []dayfly.EnvironmentSpec{{Name: "a", Project: "p", Branch: "b"}, {Name: "c", Project: "p", Branch: "b"}}},
+		{"two formats", "- {name: a, format: mayfly, services: [s]}\n- {name: b, services: [s]}\n", []dayfly.EnvironmentSpec{
+			{Name: "a", Prefix: "www-a", Base: "none", Services: []dayfly.ServiceSpec{{Name: "s", Version: "latest"}}},
+			{Name: "b", Services: []dayfly.ServiceSpec{{Name: "s"}}},
+		}},
+	} {
+		got, err := ParseEnvironmentFiles("e.yaml", []byte(c.file), EnvironmentOptions{})
+		if err != nil || !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: %+v, %v\nwant %+v", c.name, got, err, c.want)
+		}
+	}
+}
+
+func TestAProblemInAListSaysInWhichEnvironmentItIs(t *testing.T) {
+	got, err := ParseEnvironmentFiles("e.yaml", []byte(`- name: a
+- name: b
+  services:
+    - {name: web, route: api}
+    - {name: db, variables: {PORT: 1}}
+- a
+-
+- - name: c
+- {name: a, name2: b}
+- &x {name: x}
+- *x
+- {}
+`), EnvironmentOptions{})
+	want := strings.TrimPrefix(`
+e.yaml:4:26: [1].services[0].route: has to be a path that begins with /
+e.yaml:5:30: [1].services[1].variables.PORT: is set by dayfly
+e.yaml:6:3: [2]: has to be a mapping
+e.yaml:7:2: [3]: has to be a mapping
+e.yaml:8:3: [4]: has to be a mapping
+e.yaml:9:10: [5].name: a is there twice: [0] has that name in line 1, column 9
+e.yaml:9:13: [5].name2: is no known key; did you mean name?
+e.yaml:11:3: [7].name: x is there twice: [6] has that name in line 10, column 13
+e.yaml:12:3: [8].name: is missing`, "\n")
+	if got != nil || problem(t, err) != want {
+		t.Errorf("%+v\ngot\n%s\nwant\n%s", got, problem(t, err), want)
 	}
 }
 
@@ -127,6 +200,7 @@ func TestAnEnvironmentFileReadsBackAsItWasWritten(t *testing.T) {
 			})).Draw(t, "keep"),
 			Data:         rapid.SampledFrom([]string{"", "snapshot", "fixtures", "none"}).Draw(t, "data"),
 			PublicHeader: rapid.Bool().Draw(t, "public header"),
+			Header:       maybe(rapid.OneOf(rapid.StringMatching(`[A-Za-z0-9._-]{1,63}`), rapid.SampledFrom([]string{"1.0", "0x10", "on", ".inf", "-", "1e3", "2020-01-01"}))).Draw(t, "header"),
 		}
 		if only := rapid.SliceOfN(texts(), 0, 3).Draw(t, "only"); len(only) > 0 {
 			want.Only = only
@@ -148,7 +222,7 @@ func TestAnEnvironmentFileReadsBackAsItWasWritten(t *testing.T) {
 			want.Services = append(want.Services, s)
 		}
 		file := FormatEnvironmentFile(want)
-		got, err := ParseEnvironmentFile("e.yaml", file)
+		got, err := parseOne("e.yaml", file)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("%s\n%v\ngot  %+v\nwant %+v", file, err, got, want)
 		}

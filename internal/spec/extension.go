@@ -14,7 +14,7 @@ import (
 type extension struct {
 	Keep      dayfly.Duration
 	Baseline  string
-	Branches  []string
+	Branches  dayfly.BranchPatterns
 	Databases []string
 }
 
@@ -46,7 +46,7 @@ func (d *document) top(n *yaml.Node) extension {
 	d.known(n, f, "keep", "baseline", "branches", "databases")
 	x.Keep = d.life(get(n, "keep"), f+".keep")
 	x.Baseline = d.text(get(n, "baseline"), f+".baseline")
-	x.Branches = d.texts(get(n, "branches"), f+".branches")
+	x.Branches = d.branches(get(n, "branches"), f+".branches")
 	databases := get(n, "databases")
 	if databases != nil && databases.Kind != yaml.MappingNode {
 		d.bad(databases, f+".databases", "has to be a mapping of names to their settings")
@@ -58,6 +58,25 @@ func (d *document) top(n *yaml.Node) extension {
 		x.Databases = append(x.Databases, p.key.Value)
 	}
 	return x
+}
+
+// branches reads patterns of branches.
+func (d *document) branches(n *yaml.Node, f string) dayfly.BranchPatterns {
+	known := len(d.list)
+	patterns := d.texts(n, f)
+	if len(d.list) > known {
+		return nil // one of another kind must not be called empty, too
+	}
+	for i, p := range patterns {
+		place, field := n, f
+		if n.Kind == yaml.SequenceNode {
+			place, field = n.Content[i], fmt.Sprintf("%s[%d]", f, i)
+		}
+		if err := dayfly.ValidBranchPattern(p); err != nil {
+			d.bad(place, field, "%v", err)
+		}
+	}
+	return patterns
 }
 
 // service reads the x-dayfly of a service.

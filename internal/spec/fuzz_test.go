@@ -90,27 +90,41 @@ func FuzzEnvironmentFile(f *testing.F) {
 	for _, s := range []string{
 		"", "name: a", "name: a\nservices: [b, {name: c, version: 1}]", "name: a\nkeep: forever\nonly: [b]",
 		"name: a\nservices: [{name: b, variables: {A: !!binary eA==, B: |\n  x\n}}]", "<<: {name: a}", "a: &a [*a]",
+		"- name: a\n- {name: b, header: B}", "&a [*a]", "- &a {name: a}\n- *a", "name: a\nformat: mayfly\nservices: [b, {name: c, route: api/}]",
+		"name: prod\nprefix: www\nservices: [{name: f, version: 0.0.1, route: /}]",
 	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		want, err := ParseEnvironmentFile("e.yaml", data)
-		fits(t, err)
-		if err != nil {
-			return
-		}
-		if err := dayfly.ValidName(want.Name); err != nil {
-			t.Fatal(err)
-		}
-		if want.Keep%1e6 != 0 {
-			return // less than a millisecond is not written
-		}
-		if len(want.Only) == 0 {
-			want.Only = nil
-		}
-		got, err := ParseEnvironmentFile("e.yaml", FormatEnvironmentFile(want))
-		if err != nil || !reflect.DeepEqual(got, want) {
-			t.Fatalf("%s\n%v\ngot  %+v\nwant %+v", FormatEnvironmentFile(want), err, got, want)
+		for _, o := range []EnvironmentOptions{{}, {Mayfly: true}} {
+			all, err := ParseEnvironmentFiles("e.yaml", data, o)
+			fits(t, err)
+			if err != nil {
+				continue
+			}
+			names := map[string]bool{}
+			for _, want := range all {
+				if err := dayfly.ValidName(want.Name); err != nil {
+					t.Fatal(err)
+				}
+				if names[want.Name] {
+					t.Fatalf("%s is there twice", want.Name)
+				}
+				names[want.Name] = true
+				if want.Keep%1e6 != 0 {
+					continue // less than a millisecond is not written
+				}
+				if len(want.Only) == 0 {
+					want.Only = nil
+				}
+				got, err := parseOne("e.yaml", FormatEnvironmentFile(want))
+				if err != nil || !reflect.DeepEqual(got, want) {
+					t.Fatalf("%s\n%v\ngot  %+v\nwant %+v", FormatEnvironmentFile(want), err, got, want)
+				}
+			}
+			if len(names) == 0 {
+				t.Fatal("nothing is in it, and nothing is wrong with it")
+			}
 		}
 	})
 }

@@ -90,7 +90,7 @@ func TestHostileFilesAreRefusedAndNotFollowed(t *testing.T) {
 			if len(got) > 200_000 || strings.Count(got, "\n") > maxProblems {
 				t.Errorf("%d bytes of message in %d lines", len(got), strings.Count(got, "\n"))
 			}
-			if _, err := ParseEnvironmentFile("e.yaml", []byte(file)); problem(t, err) == "" {
+			if _, err := ParseEnvironmentFiles("e.yaml", []byte(file), EnvironmentOptions{}); problem(t, err) == "" {
 				t.Error("it is taken as an environment file")
 			}
 		})
@@ -187,6 +187,18 @@ kep: 5d
 name: a
 include: [compose.yaml]
 -- empty.yaml --
+-- list.yaml --
+- {name: a}
+- {name: b, format: mayfly, services: [c]}
+- {name: a}
+-- mayfly.yaml --
+name: a
+format: mayfly
+services: {b: {}}
+-- header.yaml --
+name: a
+header: "*"
+services: {}
 `[1:])
 	t.Chdir(dir)
 	for file, want := range map[string]string{
@@ -199,7 +211,11 @@ sub/x.yaml:1:1: servces: is no known key; did you mean services?`,
 		"Procfile": `Procfile:1:1: web: an unquoted | needs a shell, and none is run: write ["sh", "-c", "a | b"] if you want one`,
 		"env.yaml": `env.yaml:2:12: services[0].name: is missing
 env.yaml:2:13: services[0].nam: is no known key; did you mean name?`,
-		"mapping.yaml":  `mapping.yaml:3:11: services: has to be a list`,
+		"mapping.yaml": `mapping.yaml:3:11: services: has to be a list`,
+		"list.yaml":    `list.yaml:3:10: [2].name: a is there twice: [0] has that name in line 1, column 10`,
+		"mayfly.yaml":  `mayfly.yaml:3:11: services: has to be a list`,
+		"header.yaml": `header.yaml:2:9: header: "*" has to be 1 to 63 characters of letters, digits, ., _ and -
+header.yaml:3:11: services: has to be a list`,
 		"only.yaml":     `only.yaml:2:1: kep: is no known key; did you mean keep?`,
 		"included.yaml": "",
 		"empty.yaml":    `empty.yaml: services: there are none`,

@@ -24,7 +24,7 @@ const tooLarge = "is larger than 1 MiB"
 // document is a YAML file with the places of everything in it.
 type document struct {
 	file  string
-	root  *yaml.Node     // a mapping; nil = empty
+	root  *yaml.Node     // a mapping, or anything where parseAny was used; nil = empty
 	value map[string]any // the same as plain values, without places
 	list  problems
 
@@ -56,6 +56,15 @@ func (p problems) err() error {
 
 // parse reads a YAML file whose top is a mapping.
 func parse(file string, data []byte) (*document, error) {
+	d, err := parseAny(file, data)
+	if err == nil && d.root != nil && d.root.Kind != yaml.MappingNode {
+		return nil, dayfly.Invalid(dayfly.Problem{File: file, Line: d.root.Line, Message: "has to be a mapping of keys to values"})
+	}
+	return d, err
+}
+
+// parseAny reads a YAML file; the keys of its mappings are good.
+func parseAny(file string, data []byte) (*document, error) {
 	d := &document{file: file, value: map[string]any{}}
 	fail := func(line int, format string, args ...any) (*document, error) {
 		return nil, dayfly.Invalid(dayfly.Problem{File: file, Line: line, Message: fmt.Sprintf(format, args...)})
@@ -79,9 +88,6 @@ func parse(file string, data []byte) (*document, error) {
 		return d, nil
 	}
 	d.root = top.Content[0]
-	if d.root.Kind != yaml.MappingNode {
-		return fail(d.root.Line, "has to be a mapping of keys to values")
-	}
 	if size(d.root, 0, map[*yaml.Node]int{}) > maxWeight {
 		return fail(0, "is too large or too deep when its aliases are followed")
 	}

@@ -85,6 +85,16 @@ compose.yaml:3:3: x-dayfly.kep: is no known key; did you mean keep?
 compose.yaml:4:9: x-dayfly.keep: "soon" is no duration: write a number and s, m, h, d or w, such as 36h or 5d
 compose.yaml:5:13: x-dayfly.branches: has to be a list of texts
 compose.yaml:6:20: x-dayfly.databases.db.templat: is no known key; did you mean template?`},
+	{"branches", "x-dayfly:\n  branches: [\"\", \"!\", a b, \"a\\tb\", \"\\a\", '*', !!str 5]\nservices: {web: {image: x}}\n", `
+compose.yaml:2:14: x-dayfly.branches[0]: is empty: * stands for all branches
+compose.yaml:2:18: x-dayfly.branches[1]: says nothing: the ! needs a pattern behind it
+compose.yaml:2:23: x-dayfly.branches[2]: "a b" has a space or a control character, which no branch has
+compose.yaml:2:28: x-dayfly.branches[3]: "a\tb" has a space or a control character, which no branch has
+compose.yaml:2:36: x-dayfly.branches[4]: "\a" has a space or a control character, which no branch has`},
+	{"one pattern of branches", "x-dayfly: {branches: \"!\"}\nservices: {web: {image: x}}\n", `compose.yaml:1:22: x-dayfly.branches: says nothing: the ! needs a pattern behind it`},
+	{"patterns of other kinds", "x-dayfly:\n  branches: [{a: b}, ~, '']\nservices: {web: {image: x}}\n", `
+compose.yaml:2:14: x-dayfly.branches[0]: has to be a text
+compose.yaml:2:22: x-dayfly.branches[1]: has to be a text`},
 	{"x-dayfly at the top of another kind", "x-dayfly: [keep]\nservices: {web: {image: x}}\n", `compose.yaml:1:11: x-dayfly: has to be a mapping`},
 	{"keep of nothing", "x-dayfly: {keep: 0s}\nservices: {web: {image: x}}\n", `compose.yaml:1:18: x-dayfly.keep: has to be more than 0`},
 	{"databases as a list", "x-dayfly: {databases: [db]}\nservices: {web: {image: x}}\n", `compose.yaml:1:23: x-dayfly.databases: has to be a mapping of names to their settings`},

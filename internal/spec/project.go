@@ -257,7 +257,7 @@ func (p *Project) Keep() dayfly.Duration { return p.extension.Keep }
 func (p *Project) Baseline() string { return p.extension.Baseline }
 
 // Branches are the patterns of branches that become environments by themselves.
-func (p *Project) Branches() []string { return p.extension.Branches }
+func (p *Project) Branches() dayfly.BranchPatterns { return p.extension.Branches }
 
 // Repo is the repository that a service lives in; "" = the project's own.
 func (p *Project) Repo(service string) string { return p.extend[service].repo }
