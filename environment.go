@@ -37,6 +37,11 @@ type EnvironmentRecord struct {
 	ID         string          `json:"id"`
 	Spec       EnvironmentSpec `json:"spec"`
 	Origin     string          `json:"origin,omitempty"`     // the file it belongs to; "" = made by command
+	Source     string          `json:"source,omitempty"`     // of the file: what keeps it as the file says
+	Problem    string          `json:"problem,omitempty"`    // why it is not as the file says
+	Auto       bool            `json:"auto,omitempty"`       // made because its branch is there, and ends with it
+	Pushed     bool            `json:"pushed,omitempty"`     // its branch is one that was pushed to this server
+	Frozen     bool            `json:"frozen,omitempty"`     // follows nothing for now
 	Credential string          `json:"credential,omitempty"` // id of a stored credential
 	CreatedAt  time.Time       `json:"created_at"`
 	RenewedAt  time.Time       `json:"renewed_at"`         // the last change; life counts from here
@@ -117,6 +122,9 @@ type Environment struct {
 	Message   string               `json:"message,omitempty"`
 	URL       string               `json:"url,omitempty"`
 	URLs      map[string]string    `json:"urls"`
+	Frozen    bool                 `json:"frozen,omitempty"` // follows nothing for now
+	Pushed    bool                 `json:"pushed,omitempty"` // its branch is one that was pushed to this server
+	Origin    string               `json:"origin,omitempty"` // the file it belongs to
 	CreatedAt time.Time            `json:"created_at"`
 	ExpiresAt *time.Time           `json:"expires_at"` // null = never
 	Revision  int64                `json:"revision"`

@@ -15,17 +15,19 @@ type EnvironmentRequest struct {
 	Repo         string // its project, made on the fly where there is none of this repository
 	Token        Secret // of the user, kept while the environment follows
 	WithFixtures bool
+	Pin          bool // follow nothing from the start
 }
 
 // EnvironmentPatch changes an environment; nil fields stay as they are.
 type EnvironmentPatch struct {
 	ExtendBy *Duration // at least so long from now
 	Keep     *Duration // life from the last change on
+	Frozen   *bool     // follow nothing, or follow again
 }
 
 // DeleteOptions says how an environment is deleted.
 type DeleteOptions struct {
-	Force bool // also when others borrow from it
+	Force bool // also when others borrow from it, or it belongs to a file
 }
 
 // EnvironmentFilter says which environments to list.
@@ -80,4 +82,21 @@ type InstanceInfo struct {
 	Environment string `json:"env,omitempty"`
 	Project     string `json:"project"`
 	Node        string `json:"node,omitempty"`
+}
+
+// Hook is a message from elsewhere that a repository has news, signed as the Standard Webhooks
+// specification says.
+type Hook struct {
+	ID, Timestamp, Signature string // of the headers webhook-id, -timestamp and -signature
+	Body                     []byte
+	Repository               string // URL
+	Ref                      string // such as refs/heads/main
+}
+
+// HookResult is what came of a hook in a project.
+type HookResult struct {
+	Project string `json:"project"`
+	Branch  string `json:"branch"`
+	Result  string `json:"result"` // followed | skipped
+	Reason  string `json:"reason,omitempty"`
 }

@@ -23,6 +23,7 @@ type Config struct {
 	// NeedToken refuses requests without a token: others than this host's users can send them.
 	NeedToken bool
 	Doctor    func(context.Context) []dayfly.Finding // examines the host
+	Git       http.Handler                           // takes pushes; nil = none
 	Logger    *slog.Logger
 }
 
@@ -47,6 +48,7 @@ func New(config Config) http.Handler {
 	s.environments()
 	s.streams()
 	s.services()
+	s.hooks()
 	s.tokens()
 	s.doctor()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -57,6 +59,9 @@ func New(config Config) http.Handler {
 		}
 		fmt.Fprintln(w, "ready")
 	})
+	if s.Git != nil {
+		mux.Handle("/git/", s.Git)
+	}
 	mux.HandleFunc("GET /docs", s.docs)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/docs", http.StatusFound) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { missing(mux, w, r) })

@@ -16,6 +16,9 @@ type Control interface {
 	Projects(context.Context) ([]dayfly.Project, error)
 	Project(ctx context.Context, name string) (dayfly.Project, error)
 	DeleteProject(ctx context.Context, name string) error
+	NewHookSecret(ctx context.Context, project string) (dayfly.Secret, error)
+	ReceiveHook(context.Context, dayfly.Hook) ([]dayfly.HookResult, error)
+	ProjectEvents(ctx context.Context, name string) ([]dayfly.Event, error)
 
 	CreateEnvironment(context.Context, dayfly.EnvironmentRequest) (e dayfly.Environment, created bool, err error)
 	PutEnvironment(ctx context.Context, name string, spec dayfly.EnvironmentSpec, origin string, ifMatch int64) (e dayfly.Environment, created bool, err error)

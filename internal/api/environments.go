@@ -29,6 +29,7 @@ type environmentBody struct {
 	Services     []serviceBody `json:"services,omitempty"`
 	Token        string        `json:"token,omitempty" doc:"For private repositories, yours. It is stored sealed and never shown."`
 	WithFixtures bool          `json:"with_fixtures,omitempty"`
+	Pin          bool          `json:"pin,omitempty" doc:"Follow nothing: stay at the commits of now. See frozen of PATCH."`
 	Origin       string        `json:"origin,omitempty" doc:"The file that the environment belongs to."`
 }
 
@@ -167,7 +168,7 @@ func (s *server) environments() {
 				return nil, s.fail(err)
 			}
 			env, created, err := s.Control.CreateEnvironment(ctx, dayfly.EnvironmentRequest{
-				Spec: spec, Repo: in.Body.Repo, Token: dayfly.NewSecret(in.Body.Token), WithFixtures: in.Body.WithFixtures,
+				Spec: spec, Repo: in.Body.Repo, Token: dayfly.NewSecret(in.Body.Token), WithFixtures: in.Body.WithFixtures, Pin: in.Body.Pin,
 			})
 			if err == nil {
 				env, err = s.wait(ctx, env, in.WaitQuery, settled)
@@ -245,20 +246,21 @@ func (s *server) environments() {
 			}
 			return answer(http.StatusAccepted, env), nil
 		})
-	huma.Register(s.api, huma.Operation{OperationID: "patch-environment", Method: http.MethodPatch, Path: "/v1/environments/{env}", Tags: tags, Summary: "Change how long an environment lives"},
+	huma.Register(s.api, huma.Operation{OperationID: "patch-environment", Method: http.MethodPatch, Path: "/v1/environments/{env}", Tags: tags, Summary: "Change how long an environment lives, and whether it follows its branches"},
 		func(ctx context.Context, in *struct {
 			EnvironmentPath
 			Precondition
 			Body struct {
 				Extend *dayfly.Duration `json:"extend,omitempty" doc:"At least so long from now, such as 3d."`
 				Keep   *dayfly.Duration `json:"keep,omitempty" doc:"Life from the last change on."`
+				Frozen *bool            `json:"frozen,omitempty" doc:"Whether it follows nothing: it stays as it is until this is false again."`
 			}
 		}) (*one[dayfly.Environment], error) {
 			revision, err := in.revision()
 			if err != nil {
 				return nil, s.fail(err)
 			}
-			env, err := s.Control.PatchEnvironment(ctx, in.Env, dayfly.EnvironmentPatch{ExtendBy: in.Body.Extend, Keep: in.Body.Keep}, revision)
+			env, err := s.Control.PatchEnvironment(ctx, in.Env, dayfly.EnvironmentPatch{ExtendBy: in.Body.Extend, Keep: in.Body.Keep, Frozen: in.Body.Frozen}, revision)
 			if err != nil {
 				return nil, s.fail(err)
 			}

@@ -139,7 +139,7 @@ func TestWrongInputIsInvalidAndNamesTheField(t *testing.T) {
 		{"unknown field of a project", "POST", "/v1/projects", `{"repo":"/r","nome":"x"}`, "nome"},
 		{"unknown field of a test", "POST", "/v1/environments/a/tests", `{"jobs":"x"}`, "jobs"},
 		{"wrong type", "POST", "/v1/environments", `{"project":7}`, "project"},
-		{"missing repository", "POST", "/v1/projects", `{"name":"x"}`, ""},
+		{"neither name nor repository", "POST", "/v1/projects", `{}`, "repo"},
 		{"empty repository", "POST", "/v1/projects", `{"repo":""}`, "repo"},
 		{"service without name", "POST", "/v1/environments", `{"services":[{"branch":"x"}]}`, "services[0]"},
 		{"unknown kind of data", "POST", "/v1/environments", `{"data":"all"}`, "data"},

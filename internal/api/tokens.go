@@ -81,10 +81,16 @@ func (s *server) authenticated(next http.Handler) http.Handler {
 		var err *dayfly.Error
 		switch {
 		case r.URL.Path == "/healthz" || r.URL.Path == "/readyz":
+		case strings.HasPrefix(r.URL.Path, "/v1/hooks/"): // signed with a secret of their own
 		case given && !s.Control.KnowsToken(secret):
 			err = errUnknownToken
 		case !given && s.NeedToken:
 			err = errNoToken
+		}
+		if err != nil && strings.HasPrefix(r.URL.Path, "/git/") {
+			w.Header().Set("WWW-Authenticate", `Basic realm="dayfly: any name, and a token as password"`)
+			http.Error(w, "this server wants a token: give it as the password, with any name", http.StatusUnauthorized)
+			return
 		}
 		if err != nil {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="dayfly"`)
@@ -102,6 +108,9 @@ func (s *server) authenticated(next http.Handler) http.Handler {
 // bearer gives the token of a request. Other kinds of authorization are for others, such
 // as a login in front of the server.
 func bearer(r *http.Request) (secret dayfly.Secret, given bool) {
+	if _, password, ok := r.BasicAuth(); ok && strings.HasPrefix(r.URL.Path, "/git/") {
+		return dayfly.NewSecret(password), true // git has no other kind
+	}
 	kind, value, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(kind, "Bearer") {
 		return dayfly.Secret{}, false

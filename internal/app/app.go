@@ -49,9 +49,10 @@ type App struct {
 	config Config
 	log    *slog.Logger
 
-	folder    *folder
+	folder    *dataDir
 	node      string // id of this server
 	sources   *sources
+	pushes    *source.Server // nil = none are taken
 	vault     *vault.Vault
 	ports     *ports
 	holder    *holder.Holder
@@ -109,8 +110,10 @@ func (a *App) Start(ctx context.Context) (err error) {
 		{"access to the API", a.checkAccess},
 		{"sources and runner", a.startRunner},
 		{"control", a.startControl},
+		{"pushes", a.startPushes},
 		{"data plane", a.startDataPlane},
 		{"reconcilers", a.startReconcilers},
+		{"environment files", a.startFiles},
 		{"API", a.startAPI},
 		{"holder of the listening sockets", a.startHolder},
 	} {
@@ -321,7 +324,7 @@ func (a *App) checkAccess(context.Context) error {
 
 func (a *App) startRunner(ctx context.Context) error {
 	allowLocal := a.config.AllowLocal || !a.exposed()
-	git, err := source.New(source.Config{Dir: a.folder.sub("git"), MaxBytes: a.config.QuotaCheckouts, Logger: a.log})
+	git, err := source.New(source.Config{Dir: a.folder.sub("git"), MaxBytes: a.config.QuotaCheckouts, MaxPush: a.config.MaxPush, Logger: a.log})
 	if err != nil {
 		return err
 	}
@@ -346,7 +349,7 @@ func (a *App) startRunner(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.runner, a.sweepers = keeper, []reconcile.Sweeper{keeper, git}
+	a.runner, a.sweepers = keeper, []reconcile.Sweeper{keeper, git, hosted{git, a.cache}}
 	a.onStop("runner", func(context.Context) error { return a.runner.Close() })
 	return nil
 }
@@ -401,7 +404,7 @@ func (a *App) startControl(context.Context) error {
 		NamePattern: a.config.NamePattern, Keep: a.config.Keep, MaxKeep: a.config.MaxKeep, AllowForever: a.config.AllowForever,
 		KeepLogs: a.config.KeepLogs, Runner: a.config.Runner, NodeID: home,
 		MaxEnvironments: a.config.MaxEnvironments, MaxPerProject: a.config.MaxPerProject,
-		PublicURL: a.publicURL, InternalURL: a.internalURL, Routed: a.feed.Wait,
+		PublicURL: a.publicURL, InternalURL: a.internalURL, Routed: a.feed.Wait, PushURL: a.pushURL, Mayfly: a.config.Mayfly,
 	}, control.Parts{
 		Store: a.store, Cache: a.cache, Resolver: resolver, Vault: a.vault, Logs: a.runner, Now: time.Now, Logger: a.log,
 	})
@@ -420,6 +423,19 @@ func (a *App) publicURL(host string) string {
 // internalURL is the address of a loopback address at the internal listener.
 func (a *App) internalURL(address string) string {
 	return "http://" + net.JoinHostPort(address, strconv.Itoa(port(a.internal)))
+}
+
+// listenAddress is where this host reaches the API.
+func (a *App) listenAddress() string {
+	address := *a.listen.Addr().(*net.TCPAddr)
+	switch {
+	case !address.IP.IsUnspecified():
+	case a.config.Advertise != "":
+		return net.JoinHostPort(a.config.Advertise, strconv.Itoa(address.Port))
+	default:
+		address.IP = net.IPv4(127, 0, 0, 1)
+	}
+	return address.String()
 }
 
 // port is that of a listener, 0 = there is none.
@@ -465,7 +481,7 @@ func (a *App) startReconcilers(context.Context) error {
 	r := reconcile.New(reconcile.Config{
 		NodeID: a.node, Kind: a.config.Runner, Drain: a.config.Drain, KeepLogs: a.config.KeepLogs, Poll: a.config.Poll,
 	}, reconcile.Parts{
-		Store: a.store, Cache: a.cache, Runner: a.runner, Asked: a.control, News: a.sources, Sweepers: a.sweepers, Now: time.Now, Logger: a.log,
+		Store: a.store, Cache: a.cache, Runner: a.runner, Asked: a.control, News: news{a.sources}, Sweepers: a.sweepers, Now: time.Now, Logger: a.log,
 	})
 	a.leftovers = r.Leftovers
 	a.background("reconcilers", r.Run)
@@ -503,7 +519,7 @@ func (a *App) startAPI(context.Context) error {
 	if a.listen == nil {
 		return nil
 	}
-	config := api.Config{Control: a.control, Version: a.config.Version, Doctor: a.doctor, Logger: a.log}
+	config := api.Config{Control: a.control, Version: a.config.Version, Doctor: a.doctor, Git: http.HandlerFunc(a.serveGit), Logger: a.log}
 	if a.exposed() {
 		config.NeedToken, config.Hosts = true, a.config.names()
 	}

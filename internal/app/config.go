@@ -51,6 +51,9 @@ type Config struct {
 	MaxEnvironments, MaxPerProject int
 	Limits                         proxy.Limits // of clients
 
+	Environments string // folder of environment files; "" = none
+	Mayfly       bool   // they are in Mayfly's format
+
 	Keep, MaxKeep dayfly.Duration
 	AllowForever  bool
 	KeepLogs      time.Duration
@@ -59,6 +62,10 @@ type Config struct {
 	// Holder starts the process that keeps the listening sockets open when this one is
 	// killed or terminated (see package holder); nil = there is none.
 	Holder []string
+	// Hook is the argument with which this program is a hook of git (see source.RunHook); "" =
+	// no pushes are taken.
+	Hook    string
+	MaxPush int64 // bytes of one push; 0 = no bound
 
 	Version string
 }

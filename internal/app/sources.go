@@ -22,6 +22,9 @@ type sources struct {
 }
 
 func (s *sources) repo(url string) (source.Repo, error) {
+	if repo, ok := s.git.Hosted(url); ok {
+		return repo, nil
+	}
 	repo, _, err := source.ParseRepo(url, s.local)
 	return repo, err
 }
@@ -85,17 +88,28 @@ func (s *sources) Fingerprint(url string) (string, bool) {
 	return s.git.Fingerprint(repo)
 }
 
-// Heads implements reconcile.News.
-func (s *sources) Heads(ctx context.Context, url, credential string) (map[string]string, error) {
+// Heads implements resolve.Sources.
+func (s *sources) Heads(ctx context.Context, url string, token dayfly.Secret) (dayfly.Heads, error) {
 	repo, err := s.repo(url)
-	if err != nil {
-		return nil, err
-	}
-	token, err := s.token(credential)
-	if err != nil {
-		return nil, err
+	switch {
+	case err != nil:
+		return dayfly.Heads{}, err
+	case repo.Hosted && !s.git.HasPushes(repo):
+		return dayfly.Heads{}, nil
 	}
 	return s.git.Heads(ctx, repo, token)
+}
+
+// news is what the reconciler asks of sources.
+type news struct{ *sources }
+
+// Heads implements reconcile.News.
+func (n news) Heads(ctx context.Context, url, credential string) (dayfly.Heads, error) {
+	token, err := n.token(credential)
+	if err != nil {
+		return dayfly.Heads{}, err
+	}
+	return n.sources.Heads(ctx, url, token)
 }
 
 // token opens a stored credential; "" has none.

@@ -67,6 +67,7 @@ A branch or a file that does not exist leaves nothing behind.
 	f.StringSliceVar(&only, "only", nil, "have these services only: NAME,...")
 	f.StringVar(&req.Spec.Base, "base", "", "environment to borrow from, or none")
 	f.StringVar(&keep, "keep", "", "life from the last change on, such as 36h or 5d")
+	f.BoolVar(&req.Pin, "pin", false, "stay at the commits of now, see freeze")
 	f.BoolVar(&req.WithFixtures, "with-fixtures", false, "fill databases with the project's fixtures")
 	f.StringVar(&token, "github-token", "", "token for private repositories (better: $DAYFLY_GITHUB_TOKEN)")
 	w.flags(f)

@@ -41,7 +41,7 @@ func TestAWrongCommandLineEndsWithTwoAndAsksNobody(t *testing.T) {
 	for _, c := range []struct{ command, says string }{
 		{"nonsense", "unknown command"},
 		{"project nonsense", "unknown command"},
-		{"project", "say add, list or remove"},
+		{"project", "say add, list, show, events, hook or remove"},
 		{"list extra", "unknown command"},
 		{"list --nonsense", "unknown flag: --nonsense"},
 		{"details", "accepts 1 arg"},
@@ -68,7 +68,6 @@ func TestAWrongCommandLineEndsWithTwoAndAsksNobody(t *testing.T) {
 		{"apply", "-f is missing"},
 		{"check", "requires at least 1 arg"},
 		{"project add", "accepts 1 arg"},
-		{"project add shop", "--repo is missing"},
 		{"project remove", "accepts 1 arg"},
 		{"version extra", "unknown command"},
 		{"list -o xml", "use table, json or yaml"},

@@ -80,6 +80,40 @@ func (c *command) extendCommand() *cobra.Command {
 	}
 }
 
+func (c *command) freezeCommand() *cobra.Command {
+	return c.followingCommand("freeze", "Let environments stay as they are, whatever is pushed", "frozen", true)
+}
+
+func (c *command) unfreezeCommand() *cobra.Command {
+	return c.followingCommand("unfreeze", "Let frozen environments follow their branches again", "following its branches", false)
+}
+
+func (c *command) followingCommand(use, short, done string, frozen bool) *cobra.Command {
+	return &cobra.Command{
+		Use: use + " NAME...", Short: short, Args: args(cobra.MinimumNArgs(1)), ValidArgsFunction: c.completeNames,
+		Long: short + ".\nA frozen environment also stays when its branch is deleted; its time goes on.\n\n" + exitCodes,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			var all error
+			changed := []dayfly.Environment{}
+			for _, name := range names {
+				env, err := c.client().FreezeEnvironment(cmd.Context(), name, frozen)
+				if err != nil {
+					all = errors.Join(all, err)
+					continue
+				}
+				changed = append(changed, env)
+			}
+			if machine, err := c.machine(asList(changed)); machine {
+				return errors.Join(all, err)
+			}
+			for _, env := range changed {
+				fmt.Fprintf(c.Out, "%s is %s\n", env.Name, done)
+			}
+			return all
+		},
+	}
+}
+
 func (c *command) deleteCommand() *cobra.Command {
 	var force bool
 	var w waiting
@@ -112,7 +146,7 @@ func (c *command) deleteCommand() *cobra.Command {
 			return all
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "also when others borrow from it")
+	cmd.Flags().BoolVar(&force, "force", false, "also when others borrow from it, or it belongs to a file")
 	w.flags(cmd.Flags())
 	return cmd
 }

@@ -77,6 +77,10 @@ func (c *command) showDetails(e dayfly.Environment) {
 	line("name", e.Name)
 	line("project", e.Project)
 	line("branch", e.Branch)
+	if e.Frozen {
+		line("follows", "nothing: it is frozen (dayfly unfreeze "+e.Name+")")
+	}
+	line("file", e.Origin)
 	line("base", e.Base)
 	line("phase", c.phase(e.Phase))
 	line("message", e.Message)

@@ -17,6 +17,7 @@ import (
 	"github.com/dayfly-dev/dayfly/internal/app"
 	"github.com/dayfly-dev/dayfly/internal/demo"
 	"github.com/dayfly-dev/dayfly/internal/holder"
+	"github.com/dayfly-dev/dayfly/internal/source"
 )
 
 // stopping is how long the server may take to end.
@@ -24,7 +25,7 @@ const stopping = 30 * time.Second
 
 // serverCommands are those that run on the server's platform only.
 func (c *command) serverCommands() []*cobra.Command {
-	return []*cobra.Command{c.serverCommand(), c.demoCommand(), holdCommand()}
+	return []*cobra.Command{c.serverCommand(), c.demoCommand(), holdCommand(), c.hookCommand()}
 }
 
 // hold is the command that the server starts itself with.
@@ -34,6 +35,22 @@ func holdCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: hold + " DATA", Short: "Keep a server's listening sockets open until the next one; started by the server", Hidden: true, Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return holder.Run(cmd.Context(), args[0]) },
+	}
+}
+
+// hook is the argument with which git's hooks start this program.
+const hook = "git-hook"
+
+func (c *command) hookCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: hook + " NAME [ARGUMENT...]", Short: "Ask the server about a push; started by git", Hidden: true, DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			err := source.RunHook(args, c.Getenv, c.In, c.Out)
+			if errors.Is(err, source.ErrRefused) {
+				return &shown{err}
+			}
+			return err
+		},
 	}
 }
 
@@ -54,7 +71,7 @@ Every flag can also be given as a variable: --keep-logs as DAYFLY_KEEP_LOGS.
 			if err != nil {
 				return err
 			}
-			config.Holder = []string{"/proc/self/exe", hold}
+			config.Holder, config.Hook = []string{"/proc/self/exe", hold}, hook
 			return c.serve(cmd.Context(), config, f.logLevel)
 		},
 	}
@@ -91,10 +108,10 @@ type serverFlags struct {
 	c                                    app.Config
 	etcd, trusted                        string
 	keep, maxKeep, keepLogs, poll, drain string
-	https, dns, environments             string
-	mayfly                               bool
+	https, dns                           string
 	logSize                              int
 	maxHead, maxBody, uids, memory       string
+	maxPush                              string
 	headTimeout, bodyTimeout             string
 	idleTimeout, buildTimeout            string
 	quotaBuilds, quotaCheckouts          string
@@ -121,8 +138,8 @@ func (s *serverFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&s.etcd, "etcd", "", "etcd cluster, host:port,...; empty = one in this process")
 	f.StringVar(&s.c.EtcdListen, "etcd-listen", "", "where the etcd in this process takes clients; empty = nowhere")
 	f.StringVar(&s.c.Advertise, "advertise", "127.0.0.1", "address at which others reach this server")
-	f.StringVar(&s.environments, "environments", "", "not built yet: empty = none")
-	f.BoolVar(&s.mayfly, "mayfly", false, "not built yet")
+	f.StringVar(&s.c.Environments, "environments", "", "folder of environment files to follow; empty = none")
+	f.BoolVar(&s.c.Mayfly, "mayfly", false, "read environment files in Mayfly's format")
 	f.StringVar(&s.keep, "keep", "7d", "life of an environment from its last change on")
 	f.StringVar(&s.maxKeep, "max-keep", "30d", "longest life that can be asked for")
 	f.BoolVar(&s.c.AllowForever, "allow-forever", false, "allow environments that never end")
@@ -138,6 +155,7 @@ func (s *serverFlags) register(f *pflag.FlagSet) {
 	f.IntVar(&s.c.MaxPerProject, "max-per-project", 200, "environments of a project; 0 = no bound")
 	f.StringVar(&s.maxHead, "max-head", "64k", "bytes of a request's head")
 	f.StringVar(&s.maxBody, "max-body", "0", "bytes of a request's body; 0 = any number")
+	f.StringVar(&s.maxPush, "max-push", "2g", "bytes of one git push; 0 = any number")
 	f.StringVar(&s.headTimeout, "head-timeout", "15s", "how long a client may take to send a request's head")
 	f.StringVar(&s.bodyTimeout, "body-timeout", "1m", "how long the next part of a request's body may take, where its length is known; 0s = any time")
 	f.StringVar(&s.idleTimeout, "idle-timeout", "2m", "how long a client's connection is kept between requests")
@@ -179,7 +197,7 @@ func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, erro
 	for _, name := range []string{"http", "internal", "listen"} {
 		c.Given[name] = f.Changed(name)
 	}
-	for flag, given := range map[string]bool{"https": s.https != "", "dns": s.dns != "", "environments": s.environments != "", "mayfly": s.mayfly} {
+	for flag, given := range map[string]bool{"https": s.https != "", "dns": s.dns != ""} {
 		if given {
 			return c, usagef("--%s: this version does not have that yet; leave it empty", flag)
 		}
@@ -239,7 +257,7 @@ func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, erro
 		flag, text string
 		into       *int64
 	}{
-		{"memory", s.memory, &c.Memory}, {"max-head", s.maxHead, &head}, {"max-body", s.maxBody, &c.Limits.Body},
+		{"memory", s.memory, &c.Memory}, {"max-head", s.maxHead, &head}, {"max-body", s.maxBody, &c.Limits.Body}, {"max-push", s.maxPush, &c.MaxPush},
 		{"quota-builds", s.quotaBuilds, &c.QuotaBuilds}, {"quota-checkouts", s.quotaCheckouts, &c.QuotaCheckouts}, {"quota-logs", s.quotaLogs, &c.QuotaLogs},
 	} {
 		bytes, err := units.RAMInBytes(q.text)

@@ -41,6 +41,7 @@ func plain() app.Config {
 		Data: app.DefaultData(), HTTP: app.DefaultHTTP(), Internal: ":7071", Listen: "127.0.0.1:7070", Given: map[string]bool{"http": false, "internal": false, "listen": false},
 		Domain: "localhost", NamePattern: "{project}-{branch}", HostPattern: "{service}-{env}", ReleaseHeader: "X-Dayfly-Release", Runner: "local", Advertise: "127.0.0.1",
 		FirstUser: 200000, LastUser: 265535, BuildTimeout: 30 * time.Minute, MaxEnvironments: 1000, MaxPerProject: 200,
+		MaxPush:     2 << 30,
 		Limits:      proxy.Limits{Head: 64 << 10, HeadTimeout: 15 * time.Second, BodyTimeout: time.Minute, IdleTimeout: 2 * time.Minute},
 		QuotaBuilds: 20 << 30, QuotaCheckouts: 10 << 30, QuotaLogs: 5 << 30, LogSize: 16 << 20, Poll: time.Minute, Drain: 10 * time.Minute, Keep: dayfly.Duration(7 * 24 * time.Hour), MaxKeep: dayfly.Duration(30 * 24 * time.Hour), KeepLogs: 24 * time.Hour, Version: "v1",
 	}
@@ -55,6 +56,7 @@ func TestTheServersFlagsSayItsConfiguration(t *testing.T) {
 	}{
 		{"nothing", nil, nil, func(*app.Config) {}},
 		{"what is not built may be empty", []string{"--https=", "--dns=", "--environments=", "--mayfly=false"}, nil, func(*app.Config) {}},
+		{"files", []string{"--environments=/e", "--mayfly"}, nil, func(c *app.Config) { c.Environments, c.Mayfly = "/e", true }},
 		{"addresses", []string{"--http", ":1", "--internal=127.0.0.1:2", "--listen", "localhost:3"}, nil, func(c *app.Config) {
 			c.HTTP, c.Internal, c.Listen = ":1", "127.0.0.1:2", "localhost:3"
 			c.Given = map[string]bool{"http": true, "internal": true, "listen": true}
@@ -157,8 +159,6 @@ func TestAServerWithWrongFlagsEndsWithTwoBeforeItBegins(t *testing.T) {
 	}{
 		{args: "--https :443", says: []string{"--https", "does not have that yet", "leave it empty"}},
 		{args: "--dns :53", says: []string{"--dns", "does not have that yet"}},
-		{args: "--environments /e", says: []string{"--environments", "does not have that yet"}},
-		{args: "--mayfly", says: []string{"--mayfly", "does not have that yet"}},
 		{vars: map[string]string{"DAYFLY_HTTPS": ":443"}, says: []string{"--https", "does not have that yet"}},
 		{args: "--runner docker", says: []string{"--runner", "local only"}},
 		{args: "--keep soon", says: []string{"--keep", `"soon"`, "such as 36h"}},

@@ -7,6 +7,8 @@ import (
 	"context"
 	"iter"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
@@ -24,10 +26,12 @@ type Config struct {
 	KeepLogs     time.Duration
 	// MaxEnvironments bounds all environments, MaxPerProject those of a project; 0 = no bound.
 	MaxEnvironments, MaxPerProject int
+	Mayfly                         bool   // read environment files in Mayfly's format
 	Runner                         string // of deployments made here
 	NodeID                         string // of deployments made here; "" = a cluster keeps them
 	PublicURL                      func(host string) string
 	InternalURL                    func(address string) string
+	PushURL                        func(project string) string // where git pushes to; nil = nowhere
 	// Routed returns when the route table has all changes up to a revision; nil = at once.
 	Routed func(ctx context.Context, revision int64) error
 }
@@ -36,6 +40,9 @@ type Config struct {
 type Resolver interface {
 	Resolve(ctx context.Context, in resolve.Input) (*dayfly.Resolution, error)
 	Project(ctx context.Context, repo string, token dayfly.Secret) (resolve.ProjectInfo, error)
+	ProjectAt(ctx context.Context, repo string, token dayfly.Secret, branch, commit string) (resolve.ProjectInfo, error)
+	Heads(ctx context.Context, repo string, token dayfly.Secret) (dayfly.Heads, error)
+	EnvironmentFiles(ctx context.Context, repo string, token dayfly.Secret, commit string) ([]resolve.File, error)
 	CleanRepo(repo string) (clean string, token dayfly.Secret, err error)
 }
 
@@ -61,7 +68,13 @@ type Control struct {
 	now      func() time.Time
 	log      *slog.Logger
 
-	hub hub
+	hub   hub
+	moves atomic.Int64 // how often branches have been looked at because they had moved
+
+	mu       sync.Mutex
+	reserved map[string]string    // ids of projects that are pushed to before they are there, by name
+	hooks    map[string]time.Time // when a hook was delivered, or refused
+	told     map[string]told      // what was last said about a branch, by project and branch
 }
 
 // Parts is what a Control works with.
@@ -80,6 +93,7 @@ func New(config Config, p Parts) *Control {
 	return &Control{
 		config: config, store: p.Store, cache: p.Cache, resolver: p.Resolver, vault: p.Vault, logs: p.Logs,
 		now: p.Now, log: p.Logger, hub: hub{waiters: map[string]map[chan struct{}]bool{}},
+		reserved: map[string]string{}, told: map[string]told{}, hooks: map[string]time.Time{},
 	}
 }
 

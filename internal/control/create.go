@@ -36,22 +36,33 @@ func (c *Control) CreateEnvironment(ctx context.Context, req dayfly.EnvironmentR
 		spec.Name = dayfly.EnvironmentName(c.config.NamePattern, p.Name, spec.Branch)
 	}
 	if spec.Name == "" {
-		info, err := c.resolver.Project(ctx, p.Repo, c.tokenOf(req.Token, p))
+		heads, err := c.resolver.Heads(ctx, p.Home(), c.tokenOf(req.Token, p))
+		if err == nil && heads.Default == "" {
+			err = dayfly.Errorf(dayfly.CodeNotFound, "project %s has no branch yet: push one", p.Name)
+		}
 		if err != nil {
 			return dayfly.Environment{}, false, err
 		}
-		spec.Branch = info.DefaultBranch
+		spec.Branch = heads.Default
 		spec.Name = dayfly.EnvironmentName(c.config.NamePattern, p.Name, spec.Branch)
 	}
-	usual := spec.Name
-	if !named {
-		spec.Name = c.ownName(usual, spec)
+	w := wish{project: p, spec: spec, token: req.Token, frozen: req.Pin}
+	if named {
+		return c.put(ctx, w)
 	}
-	env, made, err := c.put(ctx, p, spec, "", req.Token, 0, false)
-	if !named && spec.Name == usual && dayfly.ErrorCode(err) == dayfly.CodeConflict {
+	return c.putNamed(ctx, w)
+}
+
+// putNamed makes an environment with the usual name of its branch, or one with a suffix where
+// that belongs to another branch.
+func (c *Control) putNamed(ctx context.Context, w wish) (dayfly.Environment, bool, error) {
+	usual := w.spec.Name
+	w.spec.Name = c.ownName(usual, w.spec)
+	env, made, err := c.put(ctx, w)
+	if w.spec.Name == usual && dayfly.ErrorCode(err) == dayfly.CodeConflict {
 		// Another branch with this slug may have been quicker.
-		if spec.Name = c.ownName(usual, spec); spec.Name != usual {
-			return c.put(ctx, p, spec, "", req.Token, 0, false)
+		if w.spec.Name = c.ownName(usual, w.spec); w.spec.Name != usual {
+			return c.put(ctx, w)
 		}
 	}
 	return env, made, err
@@ -81,19 +92,37 @@ func (c *Control) PutEnvironment(ctx context.Context, name string, spec dayfly.E
 		return dayfly.Environment{}, false, err
 	}
 	spec.Project = p.Name
-	if len(spec.Services) > 0 && spec.Only == nil {
-		for _, s := range spec.Services { // no base to be had: there are only those listed
-			spec.Only = append(spec.Only, s.Name)
-		}
-	}
-	return c.put(ctx, p, spec, origin, dayfly.Secret{}, ifMatch, true)
+	return c.put(ctx, wish{project: p, spec: onlyListed(spec), origin: origin, ifMatch: ifMatch, replace: true})
+}
+
+// wish is an environment that somebody or something asks for.
+type wish struct {
+	project dayfly.Project
+	spec    dayfly.EnvironmentSpec
+	origin  string        // the file that it is from
+	source  string        // what keeps it as that file says; "" = nothing does
+	token   dayfly.Secret // of who asks
+	ifMatch int64         // revision that it must have; 0 = any
+	replace bool          // change one of this name that has another content
+	// What EnvironmentRecord says of these.
+	auto, pushed, frozen bool
+	// heads are branches that need not be asked for, by repository.
+	heads map[string]dayfly.Heads
+	// dry finds everything that is wrong and writes nothing.
+	dry      bool
+	attempts int
+}
+
+// owns says whether an environment belongs to the file of the wish, and is as that said.
+func (w wish) owns(rec dayfly.EnvironmentRecord) bool {
+	return rec.Source == w.source && rec.Origin == w.origin && rec.Problem == ""
 }
 
 // put writes an environment as asked and resolved. An existing one with another
 // content is changed when replace is set, and a conflict otherwise.
-func (c *Control) put(ctx context.Context, p dayfly.Project, spec dayfly.EnvironmentSpec, origin string, own dayfly.Secret, ifMatch int64, replace bool) (dayfly.Environment, bool, error) {
+func (c *Control) put(ctx context.Context, w wish) (dayfly.Environment, bool, error) {
 	none := dayfly.Environment{}
-	token := own
+	p, spec, token := w.project, w.spec, w.token
 	if err := dayfly.ValidName(spec.Name); err != nil {
 		return none, false, dayfly.Invalid(dayfly.Problem{Field: "name", Message: err.Error()})
 	}
@@ -107,19 +136,22 @@ func (c *Control) put(ctx context.Context, p dayfly.Project, spec dayfly.Environ
 	there, exists := registry.Lookup(c.cache, registry.Environments, spec.Name)
 	switch {
 	// It is as it was asked for, whoever did that: of those who ask for the same at once nobody fails.
-	case exists && same(there.Value.Spec, spec):
-		if err := c.Refresh(ctx, spec.Name); err != nil {
+	case exists && !w.dry && same(there.Value.Spec, spec) && (w.source == "" || w.owns(there.Value)):
+		if err := c.mark(ctx, spec.Name, w); err != nil {
+			return none, false, err
+		}
+		if err := c.Refresh(ctx, spec.Name, w.heads); err != nil {
 			return none, false, err
 		}
 		env, err := c.Environment(ctx, spec.Name)
 		return env, false, err
-	case ifMatch != 0 && (!exists || there.Revision != ifMatch):
+	case w.ifMatch != 0 && (!exists || there.Revision != w.ifMatch):
 		return none, false, changedMeanwhile(spec.Name)
-	case exists && !replace:
+	case exists && !w.replace:
 		return none, false, dayfly.Errorf(dayfly.CodeConflict,
 			"environment %s exists already with another content (project %s, branch %s): choose another name, or delete it first",
 			spec.Name, there.Value.Spec.Project, orDefault(there.Value.Spec.Branch))
-	case exists && there.Value.Origin != origin:
+	case exists && (there.Value.Source != w.source || w.source == "" && there.Value.Origin != w.origin):
 		return none, false, belongsToFile(there.Value)
 	}
 	if !exists {
@@ -129,11 +161,13 @@ func (c *Control) put(ctx context.Context, p dayfly.Project, spec dayfly.Environ
 	}
 	now := c.now()
 	rec := dayfly.EnvironmentRecord{
-		Format: dayfly.Format, ID: dayfly.NewID(), Spec: spec, Origin: origin, CreatedAt: now,
+		Format: dayfly.Format, ID: dayfly.NewID(), Spec: spec, Origin: w.origin, Source: w.source, CreatedAt: now,
+		Auto: w.auto, Pushed: w.pushed, Frozen: w.frozen,
 	}
 	var before *dayfly.Resolution
 	if exists {
 		rec.ID, rec.CreatedAt, rec.Credential = there.Value.ID, there.Value.CreatedAt, there.Value.Credential
+		rec.Pushed, rec.Frozen = rec.Pushed || there.Value.Pushed, rec.Frozen || there.Value.Frozen
 		if r, ok := registry.Lookup(c.cache, registry.Resolutions, spec.Name); ok {
 			before = &r.Value
 		}
@@ -155,13 +189,27 @@ func (c *Control) put(ctx context.Context, p dayfly.Project, spec dayfly.Environ
 			registry.Require(registry.Projects, p.Name, p.Revision),
 			registry.Create(registry.Environments, spec.Name, rec),
 			registry.Create(registry.Releases, spec.Name, release.State{Format: dayfly.Format, Services: map[string][]release.Target{}}))
+		for d := range registry.DismissedOf(c.cache, p.Name) {
+			if d.Value.Branch == spec.Branch {
+				ops = append(ops, registry.Delete(registry.Dismissed, d.Key))
+			}
+		}
 	}
 	if token.IsZero() {
 		if token, err = c.token(rec.Credential); err != nil {
 			return none, false, err
 		}
 	}
-	if err := c.settle(ctx, p, rec, before, c.tokenOf(token, p), ops); err != nil {
+	if err := c.settle(ctx, w, rec, before, c.tokenOf(token, p), ops); err != nil || w.dry {
+		var conflict *registry.Conflict
+		if errors.As(err, &conflict) && conflict.Kind == registry.Projects.Name() && w.attempts < 5 {
+			// What the project's file says has changed at the same moment.
+			w.attempts++
+			if w.project, err = c.freshProject(ctx, p.Name); err != nil {
+				return none, false, err
+			}
+			return c.put(ctx, w)
+		}
 		if !exists && dayfly.ErrorCode(err) == dayfly.CodeConflict {
 			// Somebody who asked for the same name was quicker: then this is a repeated
 			// request, or a conflict with what he made of it.
@@ -170,7 +218,7 @@ func (c *Control) put(ctx context.Context, p dayfly.Project, spec dayfly.Environ
 				return none, false, lookErr
 			}
 			if quicker {
-				return c.put(ctx, p, spec, origin, own, ifMatch, replace)
+				return c.put(ctx, w)
 			}
 		}
 		return none, false, err
@@ -211,18 +259,19 @@ func (c *Control) appeared(ctx context.Context, name string) (bool, error) {
 
 // settle resolves rec and commits ops together with the resolution, its hosts and
 // its addresses. Random addresses that somebody else took meanwhile are chosen again.
-func (c *Control) settle(ctx context.Context, p dayfly.Project, rec dayfly.EnvironmentRecord, before *dayfly.Resolution, token dayfly.Secret, ops []registry.Op) error {
+func (c *Control) settle(ctx context.Context, w wish, rec dayfly.EnvironmentRecord, before *dayfly.Resolution, token dayfly.Secret, ops []registry.Op) error {
 	for attempt := 0; ; attempt++ {
 		chosen := map[string]bool{}
 		res, err := c.resolver.Resolve(ctx, resolve.Input{
-			Project: p, Record: rec, Token: token, Credential: cmp.Or(rec.Credential, p.Credential), Previous: before,
+			Project: w.project, Record: rec, Repo: repoOf(w.project, rec), Heads: w.heads, Token: token,
+			Credential: cmp.Or(rec.Credential, w.project.Credential), Previous: before,
 			Address: func() (string, error) { return c.freeAddress(chosen) },
 		})
 		if err != nil {
 			return err
 		}
 		claims, err := c.claims(rec, before, res)
-		if err != nil {
+		if err != nil || w.dry {
 			return err
 		}
 		all := append(slices.Clone(ops), claims...)
@@ -325,10 +374,11 @@ func (c *Control) freeAddress(chosen map[string]bool) (string, error) {
 }
 
 // Refresh resolves an environment again and writes what changed. One that changed
-// lives on from now.
-func (c *Control) Refresh(ctx context.Context, name string) error {
+// lives on from now. Heads are branches that need not be asked for, by repository. A frozen one
+// stays as it is.
+func (c *Control) Refresh(ctx context.Context, name string, heads map[string]dayfly.Heads) error {
 	for attempt := 0; ; attempt++ {
-		err := c.refresh(ctx, name)
+		err := c.refresh(ctx, name, heads)
 		var conflict *registry.Conflict
 		if !errors.As(err, &conflict) {
 			return err
@@ -353,9 +403,9 @@ func (c *Control) Refresh(ctx context.Context, name string) error {
 	}
 }
 
-func (c *Control) refresh(ctx context.Context, name string) error {
+func (c *Control) refresh(ctx context.Context, name string, heads map[string]dayfly.Heads) error {
 	rec, ok := registry.Lookup(c.cache, registry.Environments, name)
-	if !ok || rec.Value.Deleting {
+	if !ok || rec.Value.Deleting || rec.Value.Frozen {
 		return nil
 	}
 	p, err := c.Project(ctx, rec.Value.Spec.Project)
@@ -374,7 +424,8 @@ func (c *Control) refresh(ctx context.Context, name string) error {
 	token := c.tokenOf(own, p)
 	chosen := map[string]bool{}
 	res, err := c.resolver.Resolve(ctx, resolve.Input{
-		Project: p, Record: rec.Value, Token: token, Credential: cmp.Or(rec.Value.Credential, p.Credential), Previous: previous,
+		Project: p, Record: rec.Value, Repo: repoOf(p, rec.Value), Heads: heads, Token: token,
+		Credential: cmp.Or(rec.Value.Credential, p.Credential), Previous: previous,
 		Address: func() (string, error) { return c.freeAddress(chosen) },
 	})
 	if err != nil {

@@ -137,7 +137,7 @@ func TestAUsersTokenIsKeptSealedAndShownAgain(t *testing.T) {
 			t.Error("the state holds the token in clear")
 		}
 	}
-	if err := w.Refresh(t.Context(), "shop-main"); err != nil {
+	if err := w.Refresh(t.Context(), "shop-main", nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := w.PutEnvironment(t.Context(), "shop-main",
@@ -256,7 +256,7 @@ func TestRefreshingWritesOnlyWhatChanged(t *testing.T) {
 	w.create("main")
 	before, record := w.resolution("shop-main"), w.record("shop-main")
 	w.clock.forward(day)
-	if err := w.Refresh(t.Context(), "shop-main"); err != nil {
+	if err := w.Refresh(t.Context(), "shop-main", nil); err != nil {
 		t.Fatal(err)
 	}
 	if w.resolution("shop-main").Revision != before.Revision || w.record("shop-main").Revision != record.Revision {
@@ -264,7 +264,7 @@ func TestRefreshingWritesOnlyWhatChanged(t *testing.T) {
 	}
 
 	w.git.change(func() { w.git.commits["main"] = "second" })
-	if err := w.Refresh(t.Context(), "shop-main"); err != nil {
+	if err := w.Refresh(t.Context(), "shop-main", nil); err != nil {
 		t.Fatal(err)
 	}
 	after := w.resolution("shop-main").Value
@@ -285,7 +285,7 @@ func TestRefreshingNeverShortensALife(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.git.change(func() { w.git.commits["main"] = "second" })
-	if err := w.Refresh(t.Context(), "shop-main"); err != nil {
+	if err := w.Refresh(t.Context(), "shop-main", nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.record("shop-main").Value.ExpiresAt; !got.Equal(*extended.ExpiresAt) {
@@ -310,7 +310,7 @@ func TestAProblemIsShownOnceAndGoesWithTheNextSuccess(t *testing.T) {
 	}
 	expires := *w.record("shop-main").Value.ExpiresAt
 	w.clock.forward(hour)
-	if err := w.Refresh(t.Context(), "shop-main"); err != nil {
+	if err := w.Refresh(t.Context(), "shop-main", nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.resolution("shop-main").Value.Problem; got != "" {
@@ -329,7 +329,7 @@ func TestRefreshingWhatIsGoneOrGoingDoesNothing(t *testing.T) {
 	}
 	w.git.change(func() { w.git.commits["main"] = "second"; w.git.resolved = 0 })
 	for _, name := range []string{"shop-main", "nobody"} {
-		if err := w.Refresh(t.Context(), name); err != nil {
+		if err := w.Refresh(t.Context(), name, nil); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -345,7 +345,7 @@ func TestRefreshingAtOnceIsNoConflict(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			if err := w.Refresh(t.Context(), "shop-main"); err != nil {
+			if err := w.Refresh(t.Context(), "shop-main", nil); err != nil {
 				t.Error(err)
 			}
 		})

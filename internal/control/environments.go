@@ -83,7 +83,7 @@ func (c *Control) Spec(_ context.Context, name string) (dayfly.EnvironmentSpec, 
 	return r.Value.Spec, err
 }
 
-// PatchEnvironment changes how long an environment lives. ifMatch is the revision
+// PatchEnvironment changes how long an environment lives and whether it follows its branches. ifMatch is the revision
 // that it must have; 0 = any.
 func (c *Control) PatchEnvironment(ctx context.Context, name string, patch dayfly.EnvironmentPatch, ifMatch int64) (dayfly.Environment, error) {
 	r, err := c.record(name)
@@ -119,11 +119,21 @@ func (c *Control) PatchEnvironment(ctx context.Context, name string, patch dayfl
 		}
 		extend(&rec, now, life)
 	}
+	thaw := false
+	if patch.Frozen != nil {
+		thaw = rec.Frozen && !*patch.Frozen
+		rec.Frozen = *patch.Frozen
+	}
 	if err := c.commit(ctx, registry.Update(registry.Environments, r.Key, rec, r.Revision)); err != nil {
 		if dayfly.ErrorCode(err) == dayfly.CodeConflict {
 			err = changedMeanwhile(r.Key)
 		}
 		return dayfly.Environment{}, err
+	}
+	if thaw {
+		if err := c.Refresh(ctx, r.Key, nil); err != nil {
+			return dayfly.Environment{}, err
+		}
 	}
 	return c.Environment(ctx, r.Key)
 }
@@ -144,15 +154,15 @@ func extend(rec *dayfly.EnvironmentRecord, now time.Time, life dayfly.Duration) 
 
 // DeleteEnvironment marks an environment as on its way out and gives it as it is
 // then. It needs nothing from git.
-func (c *Control) DeleteEnvironment(ctx context.Context, name string, _ dayfly.DeleteOptions) (dayfly.Environment, error) {
+func (c *Control) DeleteEnvironment(ctx context.Context, name string, o dayfly.DeleteOptions) (dayfly.Environment, error) {
 	r, err := c.record(name)
 	if err != nil {
 		return dayfly.Environment{}, err
 	}
-	if r.Value.Origin != "" {
+	if r.Value.Origin != "" && !o.Force {
 		return dayfly.Environment{}, belongsToFile(r.Value)
 	}
-	return c.deleteRecord(ctx, r)
+	return c.deleteRecord(ctx, r, true)
 }
 
 // Expire ends the environments whose life is over and says which.
@@ -164,7 +174,7 @@ func (c *Control) Expire(ctx context.Context) (ended []string, err error) {
 		}
 		rec := r.Value
 		rec.Deleting = true
-		err := c.commit(ctx, registry.Update(registry.Environments, r.Key, rec, r.Revision))
+		err := c.commit(ctx, append(c.ending(r), registry.Update(registry.Environments, r.Key, rec, r.Revision))...)
 		switch {
 		case dayfly.ErrorCode(err) == dayfly.CodeConflict:
 			continue // renewed or deleted at the same moment: the next time will see
@@ -176,13 +186,27 @@ func (c *Control) Expire(ctx context.Context) (ended []string, err error) {
 	return ended, nil
 }
 
+// ending notes what must not come back by itself when an environment ends: what its file says, or
+// where its branch leads. Either is forgotten when the file or the branch is gone.
+func (c *Control) ending(r registry.Record[dayfly.EnvironmentRecord]) []registry.Op {
+	if r.Value.Source != "" {
+		return []registry.Op{expiry(r.Value)}
+	}
+	return c.dismissal(r)
+}
+
 // deleteRecord marks a record as on its way out, also when somebody changes it at the
-// same moment, and gives the environment as it was then.
-func (c *Control) deleteRecord(ctx context.Context, r registry.Record[dayfly.EnvironmentRecord]) (dayfly.Environment, error) {
+// same moment, and gives the environment as it was then. StaysAway says whether its branch or file,
+// which may go on, must not make it again.
+func (c *Control) deleteRecord(ctx context.Context, r registry.Record[dayfly.EnvironmentRecord], staysAway bool) (dayfly.Environment, error) {
 	for !r.Value.Deleting {
 		rec := r.Value
 		rec.Deleting = true
-		revision, err := registry.Commit(ctx, c.store, registry.Update(registry.Environments, r.Key, rec, r.Revision))
+		var ops []registry.Op
+		if staysAway {
+			ops = c.ending(r)
+		}
+		revision, err := registry.Commit(ctx, c.store, append(ops, registry.Update(registry.Environments, r.Key, rec, r.Revision))...)
 		if err == nil {
 			// It may be gone by the time the cache has heard of it.
 			r.Value, r.Revision = rec, revision

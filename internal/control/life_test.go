@@ -68,7 +68,7 @@ func TestALifeThatWasKeptCountsFromTheNextChangeAgain(t *testing.T) {
 	}
 	w.clock.forward(day)
 	w.git.change(func() { w.git.commits["main"] = "second" })
-	if err := w.Refresh(t.Context(), "shop-main"); err != nil {
+	if err := w.Refresh(t.Context(), "shop-main", nil); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := w.record("shop-main").Value.ExpiresAt, w.clock.Now().Add(time.Duration(keep)); !got.Equal(want) {

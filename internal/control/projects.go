@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -8,12 +9,16 @@ import (
 
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/registry"
+	"github.com/dayfly-dev/dayfly/internal/resolve"
 )
 
 // CreateProject adds a project, after its repository could be read and its
 // project file understood. A repeated request for the same repository gives the
 // project that is there and false.
 func (c *Control) CreateProject(ctx context.Context, req dayfly.ProjectRequest) (dayfly.Project, bool, error) {
+	if req.Repo == "" && req.Name != "" {
+		return c.createHosted(ctx, req.Name)
+	}
 	repo, inURL, err := c.resolver.CleanRepo(req.Repo)
 	if err != nil {
 		return dayfly.Project{}, false, err
@@ -28,10 +33,10 @@ func (c *Control) CreateProject(ctx context.Context, req dayfly.ProjectRequest) 
 		}
 		if p, ok := registry.Lookup(c.cache, registry.Projects, req.Name); ok {
 			if p.Value.Repo == repo {
-				return project(p), false, nil
+				return c.project(p), false, nil
 			}
 			return dayfly.Project{}, false, dayfly.Errorf(dayfly.CodeConflict,
-				"project %s exists already, for %s: choose another name or remove it first", req.Name, p.Value.Repo)
+				"project %s exists already, for %s: choose another name or remove it first", req.Name, cmp.Or(p.Value.Repo, "what is pushed to it"))
 		}
 	}
 	info, err := c.resolver.Project(ctx, repo, token)
@@ -39,9 +44,9 @@ func (c *Control) CreateProject(ctx context.Context, req dayfly.ProjectRequest) 
 		return dayfly.Project{}, false, err
 	}
 	p := dayfly.Project{
-		Format: dayfly.Format, ID: dayfly.NewID(), Name: req.Name, Repo: repo,
-		Baseline: info.Baseline, Keep: info.Keep, CreatedAt: c.now(),
+		Format: dayfly.Format, ID: dayfly.NewID(), Name: req.Name, Repo: repo, CreatedAt: c.now(),
 	}
+	tell(&p, info)
 	if p.Name == "" {
 		if p.Name = dayfly.Slug(info.Name); p.Name == "" {
 			return p, false, dayfly.Invalid(dayfly.Problem{Field: "name", Message: "the project file has no name: give one"})
@@ -61,28 +66,72 @@ func (c *Control) CreateProject(ctx context.Context, req dayfly.ProjectRequest) 
 			// The cache may not have heard of one that was made at the same moment.
 			there, lookErr := registry.Get(ctx, c.store, registry.Projects, p.Name)
 			if lookErr == nil && there.Value.Repo == repo {
-				return project(there), false, c.cache.Wait(ctx, there.Revision)
+				return c.project(there), false, c.cache.Wait(ctx, there.Revision)
 			}
 			err = dayfly.Errorf(dayfly.CodeConflict, "project %s exists already: choose another name with its own --repo", p.Name)
 		}
 		return p, false, err
 	}
-	made, _ := registry.Lookup(c.cache, registry.Projects, p.Name)
-	return project(made), true, nil
+	made, err := c.freshProject(ctx, p.Name)
+	return made, true, err
 }
 
 // project gives a stored project with its revision.
-func project(r registry.Record[dayfly.Project]) dayfly.Project {
+func (c *Control) project(r registry.Record[dayfly.Project]) dayfly.Project {
 	p := r.Value
 	p.Revision = r.Revision
+	if c.config.PushURL != nil {
+		p.PushURL = c.config.PushURL(p.Name)
+	}
 	return p
+}
+
+// tell writes what the project file says into a project.
+func tell(p *dayfly.Project, info resolve.ProjectInfo) {
+	p.Baseline, p.Keep, p.Branches, p.Repos = info.Baseline, info.Keep, info.Branches, info.Repos
+	p.DefaultBranch, p.Commit, p.Problem = info.DefaultBranch, info.Commit, ""
+}
+
+// freshProject gives a project as it is now, which the cache may not have heard of.
+func (c *Control) freshProject(ctx context.Context, name string) (dayfly.Project, error) {
+	r, err := registry.Get(ctx, c.store, registry.Projects, name)
+	if err != nil {
+		return dayfly.Project{}, err
+	}
+	return c.project(r), c.cache.Wait(ctx, r.Revision)
+}
+
+// createHosted adds a project that lives on this server alone: its branches are pushed here.
+func (c *Control) createHosted(ctx context.Context, name string) (dayfly.Project, bool, error) {
+	if err := dayfly.ValidName(name); err != nil {
+		return dayfly.Project{}, false, dayfly.Invalid(dayfly.Problem{Field: "name", Message: err.Error()})
+	}
+	there, ok := registry.Lookup(c.cache, registry.Projects, name)
+	if !ok {
+		p := dayfly.Project{Format: dayfly.Format, ID: c.reserve(name), Name: name, CreatedAt: c.now()}
+		err := c.commit(ctx, registry.Create(registry.Projects, name, p))
+		if err == nil {
+			made, err := c.freshProject(ctx, name)
+			return made, true, err
+		}
+		if dayfly.ErrorCode(err) != dayfly.CodeConflict {
+			return p, false, err
+		}
+		if there, err = registry.Get(ctx, c.store, registry.Projects, name); err != nil {
+			return p, false, err
+		}
+	}
+	if there.Value.Repo != "" {
+		return dayfly.Project{}, false, dayfly.Errorf(dayfly.CodeConflict, "project %s exists already, for %s: choose another name or remove it first", name, there.Value.Repo)
+	}
+	return c.project(there), false, nil
 }
 
 // Projects lists all projects in the order of their names.
 func (c *Control) Projects(context.Context) ([]dayfly.Project, error) {
 	list := []dayfly.Project{}
 	for r := range registry.All(c.cache, registry.Projects) {
-		list = append(list, project(r))
+		list = append(list, c.project(r))
 	}
 	return list, nil
 }
@@ -90,12 +139,21 @@ func (c *Control) Projects(context.Context) ([]dayfly.Project, error) {
 // Project gives a project by its name or id.
 func (c *Control) Project(_ context.Context, name string) (dayfly.Project, error) {
 	if r, ok := registry.Lookup(c.cache, registry.Projects, name); ok {
-		return project(r), nil
+		return c.project(r), nil
 	}
 	if r, ok := registry.ProjectByID(c.cache, name); ok {
-		return project(r), nil
+		return c.project(r), nil
 	}
 	return dayfly.Project{}, dayfly.Errorf(dayfly.CodeNotFound, "there is no project %q: `dayfly project list` shows those there are", name)
+}
+
+// ProjectEvents gives what happened to a project, oldest first.
+func (c *Control) ProjectEvents(ctx context.Context, name string) ([]dayfly.Event, error) {
+	p, err := c.Project(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return registry.Events(ctx, c.store, p.ID, 0)
 }
 
 // DeleteProject removes a project that has no environments.
@@ -112,10 +170,18 @@ func (c *Control) DeleteProject(ctx context.Context, name string) error {
 		return dayfly.Errorf(dayfly.CodeConflict, "project %s has environments: delete them first (dayfly delete %s)", p.Name, strings.Join(has, " "))
 	}
 	ops := []registry.Op{registry.DeleteIf(registry.Projects, p.Name, p.Revision)}
-	if p.Credential != "" {
-		ops = append(ops, registry.Delete(registry.Credentials, p.Credential))
+	for d := range registry.DismissedOf(c.cache, p.Name) {
+		ops = append(ops, registry.Delete(registry.Dismissed, d.Key))
 	}
-	return c.commit(ctx, ops...)
+	for _, id := range []string{p.Credential, p.Hook} {
+		if id != "" {
+			ops = append(ops, registry.Delete(registry.Credentials, id))
+		}
+	}
+	if err := c.commit(ctx, ops...); err != nil {
+		return err
+	}
+	return registry.DeleteEvents(ctx, c.store, p.ID)
 }
 
 // projectFor finds the project of a request: by name, by repository (made where
@@ -131,7 +197,7 @@ func (c *Control) projectFor(ctx context.Context, req dayfly.EnvironmentRequest)
 		}
 		for r := range registry.All(c.cache, registry.Projects) {
 			if r.Value.Repo == repo {
-				return project(r), nil
+				return c.project(r), nil
 			}
 		}
 		p, _, err := c.CreateProject(ctx, dayfly.ProjectRequest{Repo: req.Repo, Token: req.Token})

@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -27,7 +28,7 @@ func TestAProjectIsAddedOnce(t *testing.T) {
 		t.Fatalf("got %+v, %v", list, err)
 	}
 	for _, by := range []string{"shop", list[0].ID} {
-		if p, err := w.Project(t.Context(), by); err != nil || p != list[0] {
+		if p, err := w.Project(t.Context(), by); err != nil || !reflect.DeepEqual(p, list[0]) {
 			t.Errorf("by %s: %+v, %v", by, p, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -202,6 +203,10 @@ func (c *clock) forward(d dayfly.Duration) {
 // repositories resolve every branch but the missing ones, to a commit that moves
 // when the test says so.
 type repositories struct {
+	heads    map[string]dayfly.Heads   // by repository
+	broken   map[string]bool           // commits whose project file is
+	files    map[string][]resolve.File // of environments, by commit
+	branches dayfly.BranchPatterns
 	mu       sync.Mutex
 	commits  map[string]string // by branch; "" is the first commit
 	missing  map[string]bool
@@ -271,7 +276,7 @@ func (r *repositories) Resolve(_ context.Context, in resolve.Input) (*dayfly.Res
 			continue
 		}
 		rs := dayfly.ResolvedService{
-			Name: name, From: dayfly.FromOwn, Version: spec.Branch, Repo: in.Project.Repo, Commit: commit, Hash: "hash",
+			Name: name, From: dayfly.FromOwn, Version: spec.Branch, Repo: cmp.Or(in.Repo, in.Project.Home()), Commit: commit, Hash: "hash",
 			Definition: &dayfly.Definition{Service: name}, Address: previous[name],
 		}
 		if rs.Address == "" {
@@ -292,6 +297,36 @@ func (r *repositories) Resolve(_ context.Context, in resolve.Input) (*dayfly.Res
 	return res, nil
 }
 
+// Heads implements control.Resolver.
+func (r *repositories) Heads(_ context.Context, repo string, _ dayfly.Secret) (dayfly.Heads, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if heads, ok := r.heads[repo]; ok {
+		return heads, nil
+	}
+	return dayfly.Heads{Default: "main", Branches: map[string]string{"main": "first"}}, nil
+}
+
+// ProjectAt implements control.Resolver.
+func (r *repositories) ProjectAt(ctx context.Context, repo string, token dayfly.Secret, branch, commit string) (resolve.ProjectInfo, error) {
+	r.mu.Lock()
+	broken := r.broken[commit]
+	r.mu.Unlock()
+	if broken {
+		return resolve.ProjectInfo{}, dayfly.Invalid(dayfly.Problem{File: "compose.yaml", Line: 3, Column: 1, Message: "is broken"})
+	}
+	info, err := r.Project(ctx, repo, token)
+	info.DefaultBranch, info.Commit = branch, commit
+	return info, err
+}
+
+// EnvironmentFiles implements control.Resolver.
+func (r *repositories) EnvironmentFiles(_ context.Context, _ string, _ dayfly.Secret, commit string) ([]resolve.File, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.files[commit], nil
+}
+
 // Project implements control.Resolver.
 func (r *repositories) Project(_ context.Context, repo string, _ dayfly.Secret) (resolve.ProjectInfo, error) {
 	r.mu.Lock()
@@ -299,7 +334,7 @@ func (r *repositories) Project(_ context.Context, repo string, _ dayfly.Secret) 
 	if strings.HasSuffix(repo, "/nothing") {
 		return resolve.ProjectInfo{}, dayfly.Errorf(dayfly.CodeNotFound, "there is no repository %s", repo)
 	}
-	return resolve.ProjectInfo{Name: repo[strings.LastIndex(repo, "/")+1:], DefaultBranch: "main", Keep: r.keep}, nil
+	return resolve.ProjectInfo{Name: repo[strings.LastIndex(repo, "/")+1:], DefaultBranch: "main", Keep: r.keep, Branches: r.branches}, nil
 }
 
 // CleanRepo implements control.Resolver.

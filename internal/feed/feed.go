@@ -175,7 +175,7 @@ func entry(state status.Input) route.Environment {
 	view := status.View(state)
 	e := route.Environment{
 		ID: state.Record.ID, Name: state.Record.Spec.Name, Project: state.Record.Spec.Project,
-		PublicHeader: state.Record.Spec.PublicHeader, Deleting: state.Record.Deleting,
+		Header: state.Record.Spec.Header, PublicHeader: state.Record.Spec.PublicHeader, Deleting: state.Record.Deleting,
 		State: string(view.Phase), Message: view.Message,
 	}
 	if state.Resolution == nil {

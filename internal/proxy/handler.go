@@ -186,7 +186,7 @@ func (f *forward) rewrite(pr *httputil.ProxyRequest) {
 	}
 	h.Set(envHeader, f.match.Environment)
 	for _, name := range f.proxy.Headers {
-		h.Set(name, f.match.Environment)
+		h.Set(name, f.match.Header())
 	}
 	setBaggage(h, f.match.Environment)
 	h.Set(f.proxy.ReleaseHeader, f.claim.Version())

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"hash/fnv"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -17,38 +18,62 @@ type News interface {
 	// false for repositories elsewhere. It starts no process.
 	Fingerprint(repo string) (print string, ok bool)
 	// Heads gives the branches of a repository and their commits.
-	Heads(ctx context.Context, repo, credential string) (map[string]string, error)
+	Heads(ctx context.Context, repo, credential string) (dayfly.Heads, error)
 }
 
-// localPoll is how often the files of local repositories are looked at.
-const localPoll = 300 * time.Millisecond
+const (
+	// localPoll is how often the files of local repositories are looked at.
+	localPoll = 300 * time.Millisecond
+	// followers is how many repositories are asked at a time: one that does not answer must
+	// not keep the others from being followed.
+	followers = 8
+	// longestPause is between looks at a repository that has not answered for long.
+	longestPause = 30 * time.Minute
+)
 
-// followers is how many repositories are asked at a time: one that does not answer must
-// not keep the others from being followed.
-const followers = 8
-
-// followed is what is known of one repository that environments follow.
+// followed is what is known of one repository that somebody follows.
 type followed struct {
 	busy  atomic.Bool // it is being asked; who set this has the rest for himself
 	print string
-	heads map[string]string
-	next  time.Time // the next look at a remote one
+	next  time.Time // the next look at a remote one, or at one whose followers want another
+	fails int       // looks in a row without an answer
 	known bool
+	again bool // who follows wants another look although nothing may have changed
+
+	mu    sync.Mutex // for what follows: others read it
+	heads dayfly.Heads
+	has   bool // heads are those of the last look
+}
+
+// last gives the heads as last seen.
+func (f *followed) last() (heads dayfly.Heads, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.heads, f.has
+}
+
+func (f *followed) saw(heads dayfly.Heads, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.heads, f.has = heads, ok
 }
 
 // follower knows what is followed.
 type follower struct {
-	revision   int64               // of the state that the next two were read from
+	revision   int64               // of the state that the next three were read from
 	users      map[string][]string // environments by repository
+	projects   map[string][]string // projects by repository
 	credential map[string]string   // by repository
 	known      map[string]*followed
 	slots      chan struct{} // a place for each that is being asked
 	asking     sync.WaitGroup
+	// projectLocks let one repository at a time change a project.
+	projectLocks map[string]*sync.Mutex
 }
 
-// follow brings environments up to date when the branches they follow move.
+// follow brings projects and environments up to date when the branches they follow move.
 func (r *Reconciler) follow(ctx context.Context) {
-	f := &follower{known: map[string]*followed{}, slots: make(chan struct{}, followers)}
+	f := &follower{known: map[string]*followed{}, slots: make(chan struct{}, followers), projectLocks: map[string]*sync.Mutex{}}
 	defer f.asking.Wait()
 	tick := time.NewTicker(localPoll)
 	defer tick.Stop()
@@ -68,11 +93,11 @@ func (r *Reconciler) look(ctx context.Context, f *follower) {
 		r.readUsers(f)
 		f.revision = revision
 	}
-	for repo, environments := range f.users {
+	for repo := range f.credential {
 		if f.known[repo] == nil {
 			f.known[repo] = &followed{}
 		}
-		known, credential := f.known[repo], f.credential[repo]
+		known := f.known[repo]
 		if !known.busy.CompareAndSwap(false, true) {
 			continue
 		}
@@ -80,6 +105,7 @@ func (r *Reconciler) look(ctx context.Context, f *follower) {
 			known.busy.Store(false)
 			continue
 		}
+		turn := newTurn(f, repo)
 		f.asking.Go(func() {
 			defer known.busy.Store(false)
 			select {
@@ -88,25 +114,90 @@ func (r *Reconciler) look(ctx context.Context, f *follower) {
 			case <-ctx.Done():
 				return
 			}
-			first := !known.known
-			if !r.changed(ctx, repo, credential, known) {
-				return
-			}
-			for _, name := range environments {
-				// The first time all are looked at: what hosts and variables are made from may
-				// have changed with the server's flags.
-				if first || !r.current(name, repo, known.heads) {
-					r.refresh(ctx, name)
+			r.ask(ctx, turn)
+		})
+	}
+}
+
+// turn is one look at a repository: all that it needs, so that it shares nothing with the next
+// one that is prepared.
+type turn struct {
+	repo, credential string
+	known            *followed
+	environments     []string
+	projects         []followedProject
+}
+
+// followedProject is a project with all of its repositories.
+type followedProject struct {
+	name  string
+	lock  *sync.Mutex
+	repos map[string]*followed
+}
+
+func newTurn(f *follower, repo string) turn {
+	t := turn{repo: repo, credential: f.credential[repo], known: f.known[repo], environments: f.users[repo]}
+	for _, name := range f.projects[repo] {
+		if f.projectLocks[name] == nil {
+			f.projectLocks[name] = &sync.Mutex{}
+		}
+		p := followedProject{name: name, lock: f.projectLocks[name], repos: map[string]*followed{}}
+		for other, names := range f.projects {
+			for _, n := range names {
+				if n == name && f.known[other] != nil {
+					p.repos[other] = f.known[other]
 				}
 			}
-		})
+		}
+		t.projects = append(t.projects, p)
+	}
+	return t
+}
+
+// ask looks at a repository and brings up to date what follows it.
+func (r *Reconciler) ask(ctx context.Context, t turn) {
+	first := !t.known.known
+	if !r.changed(ctx, t) {
+		return
+	}
+	again := false
+	for _, p := range t.projects {
+		p.lock.Lock()
+		heads := map[string]dayfly.Heads{}
+		for repo, known := range p.repos {
+			if h, ok := known.last(); ok {
+				heads[repo] = h
+			}
+		}
+		more, err := r.Asked.FollowProject(ctx, p.name, heads)
+		p.lock.Unlock()
+		if err != nil && ctx.Err() == nil {
+			r.Logger.Warn("a project could not be followed; it is tried again", "project", p.name, "error", err)
+		}
+		again = again || more || err != nil
+	}
+	heads, ok := t.known.last()
+	var known map[string]dayfly.Heads
+	if ok {
+		known = map[string]dayfly.Heads{t.repo: heads}
+	}
+	for _, name := range t.environments {
+		// The first time all are looked at: what hosts and variables are made from may
+		// have changed with the server's flags.
+		if first || !r.current(name, t.repo, heads.Branches) {
+			r.refresh(ctx, name, known)
+		}
+	}
+	t.known.again = again
+	if _, local := r.News.Fingerprint(t.repo); again && local {
+		t.known.next = r.Now().Add(r.Poll)
 	}
 }
 
 // due says whether a repository has to be asked now. It starts no process.
 func (r *Reconciler) due(repo string, f *followed) bool {
 	if print, local := r.News.Fingerprint(repo); local {
-		return !f.known || print != f.print
+		return !f.known || print != f.print || !f.next.IsZero() && !r.Now().Before(f.next)
 	}
 	return !r.Now().Before(f.next)
 }
@@ -114,7 +205,13 @@ func (r *Reconciler) due(repo string, f *followed) bool {
 // readUsers finds who follows which repository. It is done again only when the state has
 // changed: a server at rest does nothing here.
 func (r *Reconciler) readUsers(f *follower) {
-	f.users, f.credential = map[string][]string{}, map[string]string{}
+	f.users, f.credential, f.projects = map[string][]string{}, map[string]string{}, map[string][]string{}
+	for p := range registry.All(r.Cache, registry.Projects) {
+		for _, repo := range r.Asked.ProjectRepos(p.Value) {
+			f.projects[repo] = append(f.projects[repo], p.Key)
+			f.credential[repo] = p.Value.Credential
+		}
+	}
 	for e := range registry.All(r.Cache, registry.Environments) {
 		res, ok := registry.Lookup(r.Cache, registry.Resolutions, e.Key)
 		if !ok || e.Value.Deleting {
@@ -125,33 +222,60 @@ func (r *Reconciler) readUsers(f *follower) {
 			if !seen[rs.Repo] {
 				seen[rs.Repo] = true
 				f.users[rs.Repo] = append(f.users[rs.Repo], e.Key)
-				f.credential[rs.Repo] = rs.Credential
+				if rs.Credential != "" || f.credential[rs.Repo] == "" {
+					f.credential[rs.Repo] = rs.Credential
+				}
 			}
 		}
 	}
-	maps.DeleteFunc(f.known, func(repo string, _ *followed) bool { return f.users[repo] == nil })
+	maps.DeleteFunc(f.known, func(repo string, _ *followed) bool { _, ok := f.credential[repo]; return !ok })
+	maps.DeleteFunc(f.projectLocks, func(name string, _ *sync.Mutex) bool {
+		_, ok := registry.Lookup(r.Cache, registry.Projects, name)
+		return !ok
+	})
 }
 
 // changed says whether a repository has news. The first look at one counts as
 // news: a branch may have moved while no server ran.
-func (r *Reconciler) changed(ctx context.Context, repo, credential string, f *followed) bool {
-	if print, local := r.News.Fingerprint(repo); local {
-		news := !f.known || print != f.print
-		if news && f.known {
+func (r *Reconciler) changed(ctx context.Context, t turn) bool {
+	f := t.known
+	print, local := r.News.Fingerprint(t.repo)
+	if local {
+		news := !f.known || print != f.print || !f.next.IsZero() && !r.Now().Before(f.next)
+		if news {
+			heads, err := r.News.Heads(ctx, t.repo, t.credential)
 			// Without them nothing counts as current, and each environment says what is wrong.
-			f.heads, _ = r.News.Heads(ctx, repo, credential)
+			f.saw(heads, err == nil)
 		}
-		f.known, f.print = true, print
+		f.known, f.print, f.next = true, print, time.Time{}
 		return news
 	}
-	f.next = r.Now().Add(r.Poll)
-	heads, err := r.News.Heads(ctx, repo, credential)
+	heads, err := r.News.Heads(ctx, t.repo, t.credential)
 	if err != nil {
-		return !f.known // say so once, through the environments
+		f.fails++
+		f.next = r.Now().Add(min(longestPause, r.Poll<<min(f.fails-1, 10)))
+		first := !f.known
+		f.known = true
+		return first // say so once, through the environments
 	}
-	news := !f.known || !maps.Equal(heads, f.heads)
-	f.known, f.heads = true, heads
+	f.next = r.Now().Add(r.Poll)
+	if f.fails > 0 || !f.known {
+		// Those that are known at once at the start are asked one after the other from then on.
+		f.next = r.Now().Add(spread(t.repo, r.Poll))
+	}
+	before, had := f.last()
+	f.fails = 0
+	f.saw(heads, true)
+	news := !f.known || f.again || !had || before.Default != heads.Default || !maps.Equal(heads.Branches, before.Branches)
+	f.known = true
 	return news
+}
+
+// spread gives a repository its own place within an interval, never near its beginning.
+func spread(repo string, interval time.Duration) time.Duration {
+	h := fnv.New32a()
+	h.Write([]byte(repo))
+	return interval/2 + interval/2*time.Duration(h.Sum32()%1000)/1000
 }
 
 // current says whether an environment has what the branches of a repository lead to now, so
@@ -175,13 +299,13 @@ func (r *Reconciler) current(name, repo string, heads map[string]string) bool {
 }
 
 // refresh brings one environment up to date, or writes why that is not possible.
-func (r *Reconciler) refresh(ctx context.Context, name string) {
-	err := r.Asked.Refresh(ctx, name)
+func (r *Reconciler) refresh(ctx context.Context, name string, heads map[string]dayfly.Heads) {
+	err := r.Asked.Refresh(ctx, name, heads)
 	switch {
 	case err == nil || ctx.Err() != nil:
 		return
 	case dayfly.ErrorCode(err) == dayfly.CodeConflict:
-		err = r.Asked.Refresh(ctx, name) // somebody changed it at the same moment
+		err = r.Asked.Refresh(ctx, name, heads) // somebody changed it at the same moment
 	}
 	if err == nil {
 		return

@@ -21,7 +21,12 @@ import (
 // Asked is what the reconciler asks of package control.
 type Asked interface {
 	// Refresh resolves an environment again and writes what changed.
-	Refresh(ctx context.Context, name string) error
+	Refresh(ctx context.Context, name string, heads map[string]dayfly.Heads) error
+	// ProjectRepos gives the repositories whose branches concern a project.
+	ProjectRepos(p dayfly.Project) []string
+	// FollowProject brings a project in line with its repositories, and says whether it has to be
+	// asked again in a while although nothing changes.
+	FollowProject(ctx context.Context, name string, heads map[string]dayfly.Heads) (again bool, err error)
 	// ReportProblem writes why that failed.
 	ReportProblem(ctx context.Context, name, problem string) error
 	// Expire ends the environments whose life is over and says which.

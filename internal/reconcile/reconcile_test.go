@@ -265,7 +265,7 @@ func (n news) Fingerprint(string) (string, bool) {
 	return p, true
 }
 
-func (news) Heads(context.Context, string, string) (map[string]string, error) { return nil, nil }
+func (news) Heads(context.Context, string, string) (dayfly.Heads, error) { return dayfly.Heads{}, nil }
 
 // branches is a repository whose branches are on these commits.
 type branches struct {
@@ -273,8 +273,8 @@ type branches struct {
 	heads map[string]string // not changed after the print
 }
 
-func (b branches) Heads(context.Context, string, string) (map[string]string, error) {
-	return b.heads, nil
+func (b branches) Heads(context.Context, string, string) (dayfly.Heads, error) {
+	return dayfly.Heads{Branches: b.heads}, nil
 }
 
 func TestOnlyWhatANewCommitConcernsIsResolvedAgain(t *testing.T) {
@@ -412,13 +412,13 @@ type partly struct{ asked chan string }
 
 func (partly) Fingerprint(string) (string, bool) { return "", false }
 
-func (p partly) Heads(ctx context.Context, repo, _ string) (map[string]string, error) {
+func (p partly) Heads(ctx context.Context, repo, _ string) (dayfly.Heads, error) {
 	p.asked <- repo
 	if repo == "silent" {
 		<-ctx.Done()
-		return nil, ctx.Err()
+		return dayfly.Heads{}, ctx.Err()
 	}
-	return map[string]string{"main": "1"}, nil
+	return dayfly.Heads{Branches: map[string]string{"main": "1"}}, nil
 }
 
 func TestARepositoryThatDoesNotAnswerKeepsNoOtherFromBeingFollowed(t *testing.T) {

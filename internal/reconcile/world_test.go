@@ -154,14 +154,24 @@ func program(d dayfly.Deployment) string {
 type asked struct {
 	refresh func(name string) error
 	expire  func() ([]string, error)
+	follow  func(project string, heads map[string]dayfly.Heads) (again bool, err error)
 	problem func(name, problem string)
 }
 
-func (a asked) Refresh(_ context.Context, name string) error {
+func (a asked) Refresh(_ context.Context, name string, _ map[string]dayfly.Heads) error {
 	if a.refresh == nil {
 		return nil
 	}
 	return a.refresh(name)
+}
+
+func (asked) ProjectRepos(p dayfly.Project) []string { return []string{p.Home()} }
+
+func (a asked) FollowProject(_ context.Context, name string, heads map[string]dayfly.Heads) (bool, error) {
+	if a.follow == nil {
+		return false, nil
+	}
+	return a.follow(name, heads)
 }
 
 func (a asked) ReportProblem(_ context.Context, name, problem string) error {
@@ -182,8 +192,8 @@ func (a asked) Expire(context.Context) ([]string, error) {
 type quiet struct{}
 
 func (quiet) Fingerprint(string) (string, bool) { return "", true }
-func (quiet) Heads(context.Context, string, string) (map[string]string, error) {
-	return nil, nil
+func (quiet) Heads(context.Context, string, string) (dayfly.Heads, error) {
+	return dayfly.Heads{}, nil
 }
 
 // world is a state and a reconciler that can be stopped and started.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 		got, err := registry.Get(t.Context(), s, registry.Projects, "shop")
 		project.Format = dayfly.Format
 		want := registry.Record[dayfly.Project]{Key: "shop", Value: project, Revision: revision, Created: revision}
-		if err != nil || got != want {
+		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, %v\nwant %+v", got, err, want)
 		}
 		later := commit(t, s, registry.Put(registry.Hosts, "shop.localhost", host("other")))

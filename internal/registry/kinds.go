@@ -11,11 +11,11 @@ import (
 // The kinds of records, with what their keys are.
 var (
 	Projects = Kind[dayfly.Project]{name: "project", // name
-		save: func(p dayfly.Project) any { return storedProject{p, p.Credential} },
+		save: func(p dayfly.Project) any { return storedProject{p, p.Credential, p.Hook} },
 		load: func(_ *pool, key string, data []byte) (dayfly.Project, error) {
 			stored, err := decode[storedProject](key, data)
 			stored.Project.Format = dayfly.Format
-			stored.Project.Credential = stored.Credential
+			stored.Project.Credential, stored.Project.Hook = stored.Credential, stored.Hook
 			return stored.Project, err
 		},
 		indexes: map[string]func(dayfly.Project) string{
@@ -28,6 +28,7 @@ var (
 		indexes: map[string]func(dayfly.EnvironmentRecord) string{
 			byID:      func(e dayfly.EnvironmentRecord) string { return e.ID },
 			byProject: func(e dayfly.EnvironmentRecord) string { return e.Spec.Project },
+			bySource:  func(e dayfly.EnvironmentRecord) string { return e.Source },
 		}}
 	Resolutions = Kind[dayfly.Resolution]{name: "resolution", // name of the environment
 		load: func(p *pool, key string, data []byte) (dayfly.Resolution, error) {
@@ -81,6 +82,14 @@ var (
 		indexes: map[string]func(EndedEnvironment) string{
 			byName: func(e EndedEnvironment) string { return e.Name },
 		}}
+	Dismissed = Kind[DismissedBranch]{name: "dismissed", // id of the environment that it had
+		indexes: map[string]func(DismissedBranch) string{
+			byProject: func(d DismissedBranch) string { return d.Project },
+		}}
+	ExpiredFiles = Kind[ExpiredFile]{name: "expired", // id of the environment that it had
+		indexes: map[string]func(ExpiredFile) string{
+			bySource: func(e ExpiredFile) string { return e.Source },
+		}}
 	Retired = Kind[RetiredDeployment]{name: "retired", // id of the deployment
 		indexes: map[string]func(RetiredDeployment) string{
 			byOwner: func(d RetiredDeployment) string { return d.Environment },
@@ -90,7 +99,7 @@ var (
 // kinds are those that caches hold.
 func kinds() []anyKind {
 	return []anyKind{Projects, Environments, Resolutions, Releases, Deployments, Observed,
-		Hosts, Addresses, Nodes, Credentials, Tokens, Ended, Retired}
+		Hosts, Addresses, Nodes, Credentials, Tokens, Ended, Retired, Dismissed, ExpiredFiles}
 }
 
 const (
@@ -98,12 +107,14 @@ const (
 	byName    = "name"
 	byOwner   = "owner"
 	byProject = "project"
+	bySource  = "source"
 )
 
 // storedProject adds what the API does not show.
 type storedProject struct {
 	dayfly.Project
 	Credential string `json:"credential,omitempty"`
+	Hook       string `json:"hook,omitempty"`
 }
 
 // HostClaim says which environment has a public host name.
@@ -148,6 +159,23 @@ type EndedEnvironment struct {
 	Deployments []string  `json:"deployments,omitempty"` // ids
 }
 
+// DismissedBranch is a branch whose environment was deleted, or has expired, while the branch
+// goes on: it becomes an environment again when it has another commit.
+type DismissedBranch struct {
+	Project string   `json:"project"` // name
+	Branch  string   `json:"branch"`
+	Commits []string `json:"commits"` // where it led to then
+}
+
+// ExpiredFile is what a file said about an environment whose time was over: it becomes one again when
+// it says something else.
+type ExpiredFile struct {
+	Source string `json:"source"`
+	Origin string `json:"origin"`
+	Name   string `json:"name"` // of the environment
+	Hash   string `json:"hash"` // of what the file said about it
+}
+
 // RetiredDeployment is what is kept of a deployment that is gone, for as long as
 // its logs are.
 type RetiredDeployment struct {
@@ -184,6 +212,21 @@ func DeploymentsOf(c *Cache, owner string) iter.Seq[Record[dayfly.Deployment]] {
 // environments, in the order of their ids.
 func DeploymentsOfProject(c *Cache, project string) iter.Seq[Record[dayfly.Deployment]] {
 	return selectBy(c, Deployments, byProject, project)
+}
+
+// DismissedOf gives the dismissed branches of a project.
+func DismissedOf(c *Cache, project string) iter.Seq[Record[DismissedBranch]] {
+	return selectBy(c, Dismissed, byProject, project)
+}
+
+// EnvironmentsFrom gives the environments of the files of a source, in the order of their names.
+func EnvironmentsFrom(c *Cache, source string) iter.Seq[Record[dayfly.EnvironmentRecord]] {
+	return selectBy(c, Environments, bySource, source)
+}
+
+// ExpiredFrom gives what has expired of the files of a source.
+func ExpiredFrom(c *Cache, source string) iter.Seq[Record[ExpiredFile]] {
+	return selectBy(c, ExpiredFiles, bySource, source)
 }
 
 // RetiredOf gives the retired deployments of an environment, by its id.

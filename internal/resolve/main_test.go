@@ -68,6 +68,10 @@ func (s *shelf) Resolve(_ context.Context, repo string, token dayfly.Secret, ref
 	return commit, name, nil
 }
 
+func (s *shelf) Heads(_ context.Context, repo string, _ dayfly.Secret) (dayfly.Heads, error) {
+	return dayfly.Heads{Default: "main", Branches: s.refs[repo]}, nil
+}
+
 func (s *shelf) Tree(_ context.Context, repo string, token dayfly.Secret, commit string) (string, func(), error) {
 	s.shown[repo] = append(s.shown[repo], token.Reveal())
 	dir, ok := s.trees[repo+"@"+commit]

@@ -3,6 +3,7 @@
 package resolve
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -39,6 +40,8 @@ type Sources interface {
 	// Resolve gives the commit that ref names, and the name of the branch when ref is
 	// the default one. A ref that does not exist is dayfly.CodeNotFound.
 	Resolve(ctx context.Context, repo string, token dayfly.Secret, ref Ref) (commit, name string, err error)
+	// Heads gives the branches of a repository.
+	Heads(ctx context.Context, repo string, token dayfly.Secret) (dayfly.Heads, error)
 	// Tree gives a folder with the files of a commit; release lets go of it.
 	Tree(ctx context.Context, repo string, token dayfly.Secret, commit string) (dir string, release func(), err error)
 	// SameHost says whether a token for repository a may be shown to b.
@@ -70,7 +73,11 @@ type Input struct {
 	Record     dayfly.EnvironmentRecord
 	Token      dayfly.Secret
 	Credential string // id under which Token is stored
-	Previous   *dayfly.Resolution
+	// Repo is where the project's own commit comes from; "" = the project's home.
+	Repo string
+	// Heads are branches, by repository, that need not be asked for.
+	Heads    map[string]dayfly.Heads
+	Previous *dayfly.Resolution
 	// Address gives a free loopback address for SERVICE_URL.
 	Address func() (string, error)
 }
@@ -139,8 +146,8 @@ func (s *session) choose(ctx context.Context) ([]*choice, error) {
 	if len(s.spec.Base) > 0 && s.spec.Base != "none" {
 		return nil, dayfly.Invalid(dayfly.Problem{Field: "base", Message: "borrowing from a base is not built yet: leave base out, or say none"})
 	}
-	repo := s.in.Project.Repo
-	commit, branch, branchMissing, err := s.projectCommit(ctx)
+	repo := cmp.Or(s.in.Repo, s.in.Project.Home())
+	commit, branch, branchMissing, err := s.projectCommit(ctx, repo)
 	if err != nil {
 		return nil, err
 	}
@@ -230,18 +237,52 @@ func (s *session) repoOf(c *choice, file *spec.Project) (string, error) {
 // projectCommit finds the commit of the project's own repository: the branch that
 // was asked for, or, where only another repository of the project may have it, the
 // default branch and the error that says so.
-func (s *session) projectCommit(ctx context.Context) (commit, branch string, missing, err error) {
-	repo := s.in.Project.Repo
+func (s *session) projectCommit(ctx context.Context, repo string) (commit, branch string, missing, err error) {
 	ref := Ref{Kind: DefaultBranch}
 	if s.spec.Branch != "" {
 		ref = Ref{Branch, s.spec.Branch}
 	}
-	commit, branch, err = s.Sources.Resolve(ctx, repo, s.in.Token, ref)
+	commit, branch, err = s.resolve(ctx, repo, s.in.Token, ref)
 	if err != nil && ref.Kind == Branch && dayfly.ErrorCode(err) == dayfly.CodeNotFound {
 		missing = err
-		commit, branch, err = s.Sources.Resolve(ctx, repo, s.in.Token, Ref{Kind: DefaultBranch})
+		// A tag or a commit does as well, and never moves.
+		if commit, branch, err = s.resolve(ctx, repo, s.in.Token, Ref{AnyRef, s.spec.Branch}); err == nil {
+			return commit, branch, nil, nil
+		}
+		commit, branch, err = s.resolve(ctx, repo, s.in.Token, Ref{Kind: DefaultBranch})
 	}
 	return commit, branch, missing, err
+}
+
+// latest is the version that is the default branch where no branch or tag is called so.
+const latest = "latest"
+
+// pinned gives the commit that a version had when it was asked for first: it does not follow, even
+// where it is the name of a branch.
+func (s *session) pinned(c *choice) string {
+	if s.in.Previous == nil || c.ask.Version == latest {
+		return ""
+	}
+	for _, rs := range s.in.Previous.Services {
+		if rs.Name == c.name && rs.Repo == c.repo && rs.Version == c.ask.Version {
+			return rs.Commit
+		}
+	}
+	return ""
+}
+
+// resolve finds a commit: among the heads that are known already, or else by asking.
+func (s *session) resolve(ctx context.Context, repo string, token dayfly.Secret, ref Ref) (commit, name string, err error) {
+	if heads, ok := s.in.Heads[repo]; ok {
+		name := ref.Name
+		if ref.Kind == DefaultBranch {
+			name = heads.Default
+		}
+		if commit := heads.Branches[name]; commit != "" && ref.Kind != AnyRef {
+			return commit, name, nil
+		}
+	}
+	return s.Sources.Resolve(ctx, repo, token, ref)
 }
 
 // commitOf finds the commit of one service, and says whether the environment's
@@ -249,7 +290,7 @@ func (s *session) projectCommit(ctx context.Context) (commit, branch string, mis
 func (s *session) commitOf(ctx context.Context, c *choice, projectRepo string) (branchFound bool, err error) {
 	token := s.tokenFor(c.repo)
 	resolve := func(ref Ref) error {
-		commit, name, err := s.Sources.Resolve(ctx, c.repo, token, ref)
+		commit, name, err := s.resolve(ctx, c.repo, token, ref)
 		if err == nil {
 			c.commit, c.version = commit, name
 		}
@@ -257,7 +298,16 @@ func (s *session) commitOf(ctx context.Context, c *choice, projectRepo string) (
 	}
 	switch {
 	case c.ask.Version != "":
-		return false, named(c.name, resolve(Ref{AnyRef, c.ask.Version}))
+		if pinned := s.pinned(c); pinned != "" {
+			c.commit, c.version = pinned, c.ask.Version
+			return false, nil
+		}
+		err := resolve(Ref{AnyRef, c.ask.Version})
+		if c.ask.Version == latest && dayfly.ErrorCode(err) == dayfly.CodeNotFound {
+			err = resolve(Ref{Kind: DefaultBranch})
+			c.version = latest
+		}
+		return false, named(c.name, err)
 	case c.ask.Branch != "":
 		return false, named(c.name, resolve(Ref{Branch, c.ask.Branch}))
 	case c.repo == projectRepo:

@@ -440,7 +440,7 @@ func TestAProjectIsDescribedByItsDefaultBranch(t *testing.T) {
 	s := oneShop(t)
 	info, err := s.resolver().Project(t.Context(), shop, dayfly.NewSecret("the-token"))
 	keep, _ := dayfly.ParseDuration("5d")
-	if want := (ProjectInfo{Name: "shop", DefaultBranch: "main", Keep: keep, Branches: dayfly.BranchPatterns{"*", "!dependabot/*"}}); err != nil || !reflect.DeepEqual(info, want) {
+	if want := (ProjectInfo{Name: "shop", DefaultBranch: "main", Commit: "c1", Keep: keep, Branches: dayfly.BranchPatterns{"*", "!dependabot/*"}}); err != nil || !reflect.DeepEqual(info, want) {
 		t.Errorf("is %+v (%v), want %+v", info, err, want)
 	}
 	if !slices.Equal(s.shown[shop], []string{"the-token", "the-token"}) {

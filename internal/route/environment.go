@@ -13,6 +13,7 @@ import (
 type environment struct {
 	key                    string // lower case of name
 	name, project, base    string // base is a key
+	header                 string // by which headers name it besides its name; "" = none
 	status                 *status
 	publicHeader, deleting bool
 	services               []service   // by key
@@ -83,6 +84,7 @@ func compile(e Environment) (*environment, error) {
 		name:         e.Name,
 		project:      e.Project,
 		base:         lower(e.Base),
+		header:       e.Header,
 		publicHeader: e.PublicHeader,
 		deleting:     e.Deleting,
 		status:       newStatus(e.State, e.Message),

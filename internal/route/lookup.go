@@ -105,6 +105,15 @@ func (m Match) Choose() bool {
 	return m.service != nil && (!m.public || m.service.choose)
 }
 
+// Header is the value by which headers name the environment that the request is for: its own, or
+// its name.
+func (m Match) Header() string {
+	if m.env == nil || m.env.header == "" {
+		return m.Environment
+	}
+	return m.env.header
+}
+
 // PublicHeader says whether the environment lets requests from outside name
 // their environment: ask PublicFor then.
 func (m Match) PublicHeader() bool { return m.env != nil && m.env.publicHeader }
@@ -123,11 +132,11 @@ func (t *Table) PublicFor(host, path, header string) Match {
 	var buf [maxName]byte
 	at := s.hosts.get(fold(&buf, host))
 	if at == nil {
-		return t.unknownHost(host)
+		return t.unknownHost(s, host)
 	}
 	env := s.environments.get([]byte(at.environment))
 	if header != "" && env.publicHeader {
-		other := s.named(header)
+		other := s.called(header)
 		if other == nil {
 			return Match{Outcome: UnknownEnvironment, Environment: header, Project: env.project, public: true, table: t}
 		}
@@ -143,8 +152,9 @@ func (t *Table) PublicFor(host, path, header string) Match {
 	return m
 }
 
-// unknownHost takes LABEL.DOMAIN for the name of an environment.
-func (t *Table) unknownHost(host string) Match {
+// unknownHost takes LABEL.DOMAIN for the name of an environment. One that has no host yet has
+// something to say for itself.
+func (t *Table) unknownHost(s *state, host string) Match {
 	m := Match{Outcome: UnknownHost, public: true, table: t}
 	at := len(host) - len(t.domain) - 1
 	if t.domain == "" || at <= 0 || host[at] != '.' || !equalFold(t.domain, host[at+1:]) {
@@ -156,6 +166,9 @@ func (t *Table) unknownHost(host string) Match {
 		}
 	}
 	m.Outcome, m.Environment = UnknownEnvironment, host[:at]
+	if env := s.named(host[:at]); env != nil && len(env.hosts) == 0 {
+		m.Outcome, m.Environment, m.Project, m.env = Missing, env.name, env.project, env
+	}
 	return m
 }
 
@@ -202,7 +215,7 @@ func (t *Table) Internal(c Call) Match {
 
 	var env *environment
 	if c.Header != "" {
-		if env = s.named(c.Header); env == nil {
+		if env = s.called(c.Header); env == nil {
 			return Match{Outcome: UnknownEnvironment, Environment: c.Header, Project: project, Service: name, table: t}
 		}
 	}

@@ -52,7 +52,7 @@ func newMachine() *machine {
 	m := &machine{
 		model: model{
 			domain: "localhost", suffixes: []string{"internal", "service"},
-			projects: map[string]string{}, envs: map[string]route.Environment{},
+			projects: map[string]string{}, envs: map[string]route.Environment{}, headers: map[string]string{},
 		},
 		now:         time.Unix(1, 0),
 		deployments: map[string]*kept{},
@@ -73,12 +73,16 @@ func dressed(t *rapid.T, host string) string {
 	return pick(t, []string{host, host + ":8080", host + ".", strings.ToUpper(host), strings.ToUpper(host) + ".:80", host + ":"}, "dressed")
 }
 
+// headers are values for headers; one is a name, too.
+var headers = []string{"a", "prod", "qa.2"}
+
 func loopback(n int) netip.Addr { return netip.AddrFrom4([4]byte{127, 9, 0, byte(n)}) }
 
 func drawEnvironment(t *rapid.T) route.Environment {
 	e := route.Environment{
 		Name: pick(t, names, "name"), Project: pick(t, []string{"blog", "shop"}, "project"),
 		Base:         maybe(t, append(names, "gone"), "base"),
+		Header:       maybe(t, headers, "header"),
 		PublicHeader: rapid.Bool().Draw(t, "public header"),
 		Deleting:     rapid.IntRange(0, 4).Draw(t, "deleting") == 0,
 		State:        maybe(t, []string{"ready"}, "state"),
@@ -155,7 +159,7 @@ func (m *machine) SetEnvironment(t *rapid.T) {
 func (m *machine) DeleteEnvironment(t *rapid.T) {
 	name := pick(t, names, "name")
 	m.table.DeleteEnvironment(name)
-	delete(m.envs, name)
+	m.unset(name)
 }
 
 func (m *machine) keep(id string) *kept {
@@ -218,7 +222,7 @@ func (m *machine) Cut(t *rapid.T) {
 func (m *machine) Public(t *rapid.T) {
 	host := pick(t, append(hosts, "gone.localhost", "a.gone.localhost", "localhost", "elsewhere"), "host")
 	path := pick(t, paths, "path")
-	header := maybe(t, append(names, "gone"), "header")
+	header := maybe(t, slices.Concat(names, headers, []string{"gone"}), "header")
 	got := m.table.PublicFor(dressed(t, host), path, header)
 	m.same(t, got, m.public(host, path, header))
 	m.claim(t, got)
@@ -240,7 +244,7 @@ func (m *machine) Internal(t *rapid.T) {
 	}
 	local := loopback(rapid.IntRange(0, 3).Draw(t, "local"))
 	path := pick(t, paths, "path")
-	header := maybe(t, append(names, "gone"), "header")
+	header := maybe(t, slices.Concat(names, headers, []string{"gone"}), "header")
 	trace := maybe(t, append(names, "gone"), "trace")
 	source := maybe(t, append(names, "gone"), "source")
 	got := m.table.Internal(route.Call{
@@ -398,7 +402,7 @@ func TestEveryLookupInAWorldAnswersAsTheModelDoes(t *testing.T) {
 		envs := append([]string{"", "gone"}, names...)
 		for _, host := range hosts {
 			for _, path := range paths {
-				for _, header := range envs {
+				for _, header := range append(headers, envs...) {
 					m.same(t, m.table.PublicFor(host, path, header), m.public(host, path, header))
 				}
 			}
@@ -408,7 +412,7 @@ func TestEveryLookupInAWorldAnswersAsTheModelDoes(t *testing.T) {
 				host := strings.TrimSuffix(service+"."+env, ".") + ".internal"
 				path := pick(t, paths, "path")
 				local := loopback(rapid.IntRange(0, 3).Draw(t, "local"))
-				for _, header := range envs {
+				for _, header := range append(headers, envs...) {
 					for _, trace := range envs {
 						c := route.Call{Host: host, Path: path, Local: local, Header: header, Trace: trace, Source: maybe(t, names, "source")}
 						m.same(t, m.table.Internal(c), m.internal(host, path, local, header, trace, c.Source))

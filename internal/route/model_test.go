@@ -17,6 +17,7 @@ type model struct {
 	domain   string
 	suffixes []string
 	projects map[string]string // baseline
+	headers  map[string]string // who is named by a header's value
 	envs     map[string]route.Environment
 }
 
@@ -55,8 +56,29 @@ func (m *model) set(e route.Environment) bool {
 			}
 		}
 	}
+	m.unset(e.Name)
 	m.envs[e.Name] = e
+	if _, taken := m.headers[e.Header]; e.Header != "" && !taken {
+		m.headers[e.Header] = e.Name
+	}
 	return true
+}
+
+func (m *model) unset(name string) {
+	for header, holder := range m.headers {
+		if holder == name {
+			delete(m.headers, header)
+		}
+	}
+	delete(m.envs, name)
+}
+
+// called gives the environment that a header means, by name or by its own value for headers.
+func (m *model) called(header string) string {
+	if _, known := m.envs[header]; !known && m.headers[header] != "" {
+		return m.headers[header]
+	}
+	return header
 }
 
 func (m *model) chain(env string) (names []string) {
@@ -158,6 +180,7 @@ func (m *model) public(host, path, header string) answer {
 				continue
 			}
 			if e.PublicHeader && header != "" {
+				header = m.called(header)
 				other, known := m.envs[header]
 				if !known {
 					return answer{Outcome: route.UnknownEnvironment, Environment: header, Project: e.Project, Ask: "false false"}
@@ -170,6 +193,9 @@ func (m *model) public(host, path, header string) answer {
 		}
 	}
 	if label, found := strings.CutSuffix(host, "."+m.domain); found && !strings.Contains(label, ".") {
+		if e, known := m.envs[label]; known && len(e.Hosts) == 0 {
+			return answer{Outcome: route.Missing, Environment: label, Project: e.Project, State: e.State, Message: e.Message, Ask: fmt.Sprint(false, e.PublicHeader)}
+		}
 		return answer{Outcome: route.UnknownEnvironment, Environment: label, Ask: "false false"}
 	}
 	return answer{Outcome: route.UnknownHost, Ask: "false false"}
@@ -222,7 +248,7 @@ func (m *model) internal(host, path string, local netip.Addr, header, trace, sou
 		e, known := m.envs[env]
 		return known && slices.Contains(projects, e.Project)
 	}
-	for n, env := range []string{header, label, trace, addressed, source} {
+	for n, env := range []string{m.called(header), label, trace, addressed, source} {
 		if env == "" {
 			continue
 		}

@@ -13,6 +13,19 @@ func (s *state) named(name string) *environment {
 	return s.environments.get(fold(&buf, name))
 }
 
+// called gives an environment by its name or by the value that headers have for it, in any case;
+// nil when there is none.
+func (s *state) called(name string) *environment {
+	if env := s.named(name); env != nil {
+		return env
+	}
+	var buf [maxName]byte
+	if key := s.headers.get(fold(&buf, name)); key != "" {
+		return s.environments.get([]byte(key))
+	}
+	return nil
+}
+
 // holding gives the projects that have a service of this name, which may be
 // nil.
 func (s *state) holding(service string) *holders {
@@ -49,6 +62,12 @@ func (s *state) replace(old, env *environment) {
 		s.environments = s.environments.without(old.key)
 	} else {
 		s.environments = s.environments.with(env.key, env)
+	}
+	if header := lower(old.header); header != "" && s.headers.get([]byte(header)) == old.key {
+		s.headers = s.headers.without(header)
+	}
+	if header := lower(env.header); header != "" && s.headers.get([]byte(header)) == "" { // the first one keeps it
+		s.headers = s.headers.with(header, env.key)
 	}
 	env.hosts = move(&s.hosts, old.hosts, env.hosts)
 	env.addresses = move(&s.addresses, old.addresses, env.addresses)

@@ -56,9 +56,11 @@ type Environment struct {
 	Base string
 	// PublicHeader lets requests from outside name their environment.
 	PublicHeader bool
-	Services     []Service
-	Hosts        []Host
-	Addresses    []Address
+	// Header is the value by which headers name it, besides its name; "" = none.
+	Header    string
+	Services  []Service
+	Hosts     []Host
+	Addresses []Address
 	// Deleting keeps the public out while services still reach each other.
 	Deleting       bool
 	State, Message string // for pages, see Match.Info
@@ -120,6 +122,7 @@ type Table struct {
 type state struct {
 	projects     index[*Project]
 	environments index[*environment]
+	headers      index[string] // keys of environments
 	hosts        index[*place]
 	addresses    index[*place]
 	holders      index[*holders]
@@ -150,6 +153,7 @@ func New(o Options) *Table {
 	t.state.Store(&state{
 		projects:     index[*Project]{seed: seed},
 		environments: index[*environment]{seed: seed},
+		headers:      index[string]{seed: seed},
 		hosts:        index[*place]{seed: seed},
 		addresses:    index[*place]{seed: seed},
 		holders:      index[*holders]{seed: seed},

@@ -21,7 +21,10 @@ import (
 	"github.com/dayfly-dev/dayfly"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	runAsHook()
+	goleak.VerifyTestMain(m)
+}
 
 // open makes a Source whose user has an empty home.
 func open(t testing.TB) *Source {

@@ -14,10 +14,26 @@ type Repo struct {
 	URL   string
 	Local string // its folder, where it lies on this host
 	Host  string // scheme://host:port, "" for a local one
+	// Hosted says that it is one of ours, which takes pushes: it is its own mirror.
+	Hosted bool
+	name   string // of a hosted one, for people
 }
 
-// String gives the URL.
-func (r Repo) String() string { return r.URL }
+// String gives the URL, or what people call a hosted repository.
+func (r Repo) String() string {
+	if r.Hosted {
+		return "/git/" + r.name + ".git"
+	}
+	return r.URL
+}
+
+// remote is what git is told.
+func (r Repo) remote() string {
+	if r.Hosted {
+		return r.Local
+	}
+	return r.URL
+}
 
 // scp is the short form of ssh: user@host:path.
 var scp = regexp.MustCompile(`^([A-Za-z0-9._-]+@)?([A-Za-z0-9.][A-Za-z0-9.-]*):([^:].*)$`)

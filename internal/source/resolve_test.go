@@ -166,7 +166,7 @@ func TestHostileNamesOfBranchesAreNamesOnly(t *testing.T) {
 			}
 		}
 		heads, err := s.Heads(t.Context(), repo, none)
-		if repo.Local != "" && (err != nil || heads["feature/two"] != commits["feature/two"] || len(heads) != len(hostile)+1) {
+		if repo.Local != "" && (err != nil || heads.Branches["feature/two"] != commits["feature/two"] || len(heads.Branches) != len(hostile)+1) {
 			t.Errorf("the heads are %v (%v)", heads, err)
 		}
 	}

@@ -27,6 +27,7 @@ import (
 type Config struct {
 	Dir      string
 	MaxBytes int64 // of trees and mirrors; 0 = no bound
+	MaxPush  int64 // bytes of one push; 0 = no bound
 	// Answer is how long a repository may take to list its branches and tags; 0 = 1 min.
 	Answer time.Duration
 	Logger *slog.Logger
@@ -54,9 +55,8 @@ type listing struct {
 
 // refs are the branches and tags of a repository.
 type refs struct {
-	head     string // name of the default branch
-	branches map[string]string
-	tags     map[string]string
+	dayfly.Heads
+	tags map[string]string
 }
 
 // New makes the folders.
@@ -65,7 +65,7 @@ func New(config Config) (*Source, error) {
 		config.Answer = time.Minute
 	}
 	s := &Source{Config: config, known: map[string]listing{}, uses: map[string]int{}, busy: map[string]chan struct{}{}}
-	for _, dir := range []string{"mirrors", "trees"} {
+	for _, dir := range []string{"mirrors", "trees", pushed} {
 		if err := os.MkdirAll(filepath.Join(config.Dir, dir), 0o711); err != nil {
 			return nil, err
 		}
@@ -93,15 +93,21 @@ func (s *Source) sweep() error {
 	for _, dir := range found {
 		err = errors.Join(err, removeAll(dir))
 	}
-	return errors.Join(err, filepath.WalkDir(filepath.Join(s.Dir, "mirrors"), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+	locks := func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
 			return err
+		case d.IsDir() && strings.HasPrefix(d.Name(), "tmp_objdir-"): // of a push that was cut
+			return errors.Join(removeAll(path), fs.SkipDir)
+		case d.IsDir():
+			return nil
 		}
 		if strings.HasSuffix(path, ".lock") || strings.HasPrefix(d.Name(), "tmp_") && strings.Contains(path, "/objects/") {
 			return os.Remove(path)
 		}
 		return nil
-	}))
+	}
+	return errors.Join(err, filepath.WalkDir(filepath.Join(s.Dir, "mirrors"), locks), filepath.WalkDir(filepath.Join(s.Dir, pushed), locks))
 }
 
 // maxListing is how many bytes of refs a repository can have.
@@ -136,15 +142,15 @@ func (s *Source) Resolve(ctx context.Context, repo Repo, token dayfly.Secret, re
 	name = ref.Name
 	switch ref.Kind {
 	case Default:
-		name = list.head
-		commit = list.branches[name]
+		name = list.Default
+		commit = list.Branches[name]
 		if commit == "" {
 			return "", "", dayfly.Errorf(dayfly.CodeNotFound, "%s has no default branch yet: push one", repo)
 		}
 	case Branch:
-		commit = list.branches[name]
+		commit = list.Branches[name]
 	default:
-		commit = list.branches[name]
+		commit = list.Branches[name]
 		if commit == "" {
 			commit = list.tags[name]
 		}
@@ -159,9 +165,9 @@ func (s *Source) Resolve(ctx context.Context, repo Repo, token dayfly.Secret, re
 }
 
 // Heads gives the branches and their commits.
-func (s *Source) Heads(ctx context.Context, repo Repo, token dayfly.Secret) (map[string]string, error) {
+func (s *Source) Heads(ctx context.Context, repo Repo, token dayfly.Secret) (dayfly.Heads, error) {
 	list, err := s.list(ctx, repo, token)
-	return list.branches, err
+	return list.Heads, err
 }
 
 func validRef(ref Ref) error {
@@ -203,7 +209,7 @@ func notFound(repo Repo, ref Ref, list refs) error {
 	if ref.Kind == Any {
 		what = "branch, tag or commit"
 	}
-	names := slices.Sorted(maps.Keys(list.branches))
+	names := slices.Sorted(maps.Keys(list.Branches))
 	more := ""
 	if len(names) > 10 {
 		names, more = names[:10], ", …"
@@ -225,7 +231,7 @@ func (s *Source) list(ctx context.Context, repo Repo, token dayfly.Secret) (refs
 	var out bytes.Buffer
 	asking, cancel := context.WithTimeout(ctx, s.Answer)
 	defer cancel()
-	if err := s.git(asking, access{token, repo.Host}, s.Dir, &limited{w: &out, left: maxListing}, "ls-remote", "--symref", "--end-of-options", repo.URL); err != nil {
+	if err := s.git(asking, access{token, repo.Host}, s.Dir, &limited{w: &out, left: maxListing}, "ls-remote", "--symref", "--end-of-options", repo.remote()); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 			return refs{}, dayfly.Errorf(dayfly.CodeTimeout, "%s did not answer within %s: see whether the server's host can reach it", repo, s.Answer)
 		}
@@ -234,26 +240,26 @@ func (s *Source) list(ctx context.Context, repo Repo, token dayfly.Secret) (refs
 	if out.Len() >= maxListing {
 		return refs{}, dayfly.Errorf(dayfly.CodeFailed, "%s has more branches and tags than can be read", repo)
 	}
-	r := refs{branches: map[string]string{}, tags: map[string]string{}}
+	r := refs{dayfly.Heads{Branches: map[string]string{}}, map[string]string{}}
 	head := ""
 	for line := range strings.Lines(out.String()) {
 		value, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
 		switch {
 		case name == "HEAD" && strings.HasPrefix(value, "ref: refs/heads/"):
-			r.head = strings.TrimPrefix(value, "ref: refs/heads/")
+			r.Default = strings.TrimPrefix(value, "ref: refs/heads/")
 		case name == "HEAD":
 			head = value
 		case strings.HasPrefix(name, "refs/heads/"):
-			r.branches[strings.TrimPrefix(name, "refs/heads/")] = value
+			r.Branches[strings.TrimPrefix(name, "refs/heads/")] = value
 		case strings.HasPrefix(name, "refs/tags/"):
 			// An annotated tag comes twice; the second line, ^{}, is the commit.
 			r.tags[strings.TrimSuffix(strings.TrimPrefix(name, "refs/tags/"), "^{}")] = value
 		}
 	}
-	if r.branches[r.head] == "" { // detached, or a branch without commits
-		for _, name := range slices.Sorted(maps.Keys(r.branches)) {
-			if r.branches[name] == head || head == "" && (name == "main" || name == "master") {
-				r.head = name
+	if r.Branches[r.Default] == "" { // detached, or a branch without commits
+		for _, name := range slices.Sorted(maps.Keys(r.Branches)) {
+			if r.Branches[name] == head || head == "" && (name == "main" || name == "master") {
+				r.Default = name
 				break
 			}
 		}
@@ -287,6 +293,9 @@ func unreachable(repo Repo, token dayfly.Secret, err error) error {
 }
 
 func (s *Source) mirror(repo Repo) string {
+	if repo.Hosted {
+		return repo.Local
+	}
 	sum := sha256.Sum256([]byte(repo.URL))
 	return filepath.Join(s.Dir, "mirrors", hex.EncodeToString(sum[:10]))
 }
@@ -318,6 +327,9 @@ func (s *Source) has(ctx context.Context, repo Repo, commit string) bool {
 // fetchAll brings all refs into the mirror; callers at the same time share one fetch,
 // unless they have different tokens.
 func (s *Source) fetchAll(ctx context.Context, repo Repo, token dayfly.Secret) error {
+	if repo.Hosted {
+		return nil // it is the origin itself
+	}
 	return s.flights.do(ctx, "fetch "+repo.URL+"\x00"+token.Reveal(), func(ctx context.Context) error {
 		dir := s.mirror(repo)
 		done, err := s.lock(ctx, dir)
@@ -380,16 +392,7 @@ func treeName(repo Repo, commit string) string {
 // until release is called.
 func (s *Source) Tree(ctx context.Context, repo Repo, token dayfly.Secret, commit string) (dir string, release func(), err error) {
 	dir = filepath.Join(s.Dir, "trees", treeName(repo, commit))
-	s.mu.Lock()
-	s.uses[dir]++
-	s.mu.Unlock()
-	release = sync.OnceFunc(func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.uses[dir]--; s.uses[dir] == 0 {
-			delete(s.uses, dir)
-		}
-	})
+	release = s.use(dir)
 	err = s.flights.do(ctx, "tree "+dir, func(ctx context.Context) error {
 		if os.Chtimes(dir, time.Time{}, time.Now()) == nil { // used now: see Sweep
 			return nil

@@ -27,14 +27,18 @@ func View(in Input) dayfly.Environment {
 	rec := in.Record
 	env := dayfly.Environment{
 		ID: rec.ID, Name: rec.Spec.Name, Project: rec.Spec.Project, Branch: rec.Spec.Branch,
+		Frozen: rec.Frozen, Pushed: rec.Pushed, Origin: rec.Origin,
 		CreatedAt: rec.CreatedAt, ExpiresAt: rec.ExpiresAt, Revision: in.Revision,
 		Phase: dayfly.PhasePending, URLs: map[string]string{},
 		Services: []dayfly.EnvironmentService{}, Databases: []string{}, Missing: []dayfly.Missing{},
 	}
 	if in.Resolution == nil {
-		if rec.Deleting {
+		switch {
+		case rec.Deleting:
 			env.Phase = dayfly.PhaseDeleting
-		} else {
+		case rec.Problem != "":
+			env.Phase, env.Message = dayfly.PhaseFailed, rec.Problem
+		default:
 			env.Message = "waiting for its commits to be looked up"
 		}
 		return env
@@ -70,8 +74,9 @@ func View(in Input) dayfly.Environment {
 		env.Services = append(env.Services, s)
 	}
 	env.Phase = overall(counts, len(env.Services), reachable)
-	if in.Resolution.Problem != "" {
+	if in.Resolution.Problem != "" || rec.Problem != "" {
 		say(in.Resolution.Problem)
+		say(rec.Problem)
 		if env.Phase == dayfly.PhaseReady {
 			env.Phase = dayfly.PhaseDegraded
 		}
@@ -109,7 +114,7 @@ func service(in Input, rs dayfly.ResolvedService) dayfly.EnvironmentService {
 		s.Instances = Healthy(st)
 		s.Phase = servicePhase(st.Phase)
 		s.Message = st.Message
-		if serving == wanted || wanted == "" {
+		if serving == wanted {
 			return s
 		}
 		// The old deployment answers while the new one gets ready.
@@ -117,6 +122,8 @@ func service(in Input, rs dayfly.ResolvedService) dayfly.EnvironmentService {
 		if next.Phase == dayfly.DeploymentFailed {
 			s.Phase = dayfly.PhaseDegraded
 			s.Message = "the new version failed, the old one goes on: " + next.Message
+		} else if s.Phase = servicePhase(next.Phase); s.Phase == dayfly.PhaseReady {
+			s.Phase = dayfly.PhaseStarting // it is healthy, and not reached yet
 		}
 		return s
 	}

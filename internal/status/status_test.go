@@ -158,11 +158,17 @@ func TestOnePhaseAndOneSentenceTellHowAnEnvironmentIs(t *testing.T) {
 			phase: dayfly.PhasePending, instances: map[string]int{"web": 1, "api": 0},
 		},
 		{
-			name: "a new version that builds does not disturb what the old one serves",
+			name: "while a new version builds the instances of the old one count",
 			in: environment().service("web", "/").
 				runs("web", "c1", dayfly.DeploymentReady, "", healthy).serves("web", "c1").
 				runs("web", "c2", dayfly.DeploymentBuilding, "go build"),
-			phase: dayfly.PhaseReady, instances: map[string]int{"web": 1},
+			phase: dayfly.PhaseBuilding, instances: map[string]int{"web": 1},
+		},
+		{
+			name: "a new version that is not begun yet is waited for",
+			in: environment().service("web", "/").
+				runs("web", "c1", dayfly.DeploymentReady, "", healthy).serves("web", "c1"),
+			phase: dayfly.PhasePending, instances: map[string]int{"web": 1},
 		},
 		{
 			name: "a new version that failed degrades what the old one serves",

@@ -45,6 +45,17 @@ func runDayfly(ts *testscript.TestScript, args ...string) (code int, output stri
 	return cmd.ProcessState.ExitCode(), string(out)
 }
 
+// cmdAppears waits until there is a file of a pattern: appears PATTERN.
+func cmdAppears(ts *testscript.TestScript, _ bool, args []string) {
+	waitFor(ts, func() string {
+		found, err := filepath.Glob(ts.MkAbs(args[0]))
+		if err != nil || len(found) == 0 {
+			return "there is no " + args[0]
+		}
+		return ""
+	})
+}
+
 // cmdGone waits until no process has one of the given ids: gone PID...
 func cmdGone(ts *testscript.TestScript, _ bool, args []string) {
 	waitFor(ts, func() string {

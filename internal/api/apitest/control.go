@@ -216,6 +216,28 @@ func (c *Control) Projects(context.Context) ([]dayfly.Project, error) {
 	return slices.Clone(c.projects), c.fail
 }
 
+// NewHookSecret implements api.Control.
+func (c *Control) NewHookSecret(ctx context.Context, name string) (dayfly.Secret, error) {
+	_, err := c.Project(ctx, name)
+	return dayfly.NewSecret("whsec_c2VjcmV0"), err
+}
+
+// ReceiveHook implements api.Control: the signature has to be "good".
+func (c *Control) ReceiveHook(_ context.Context, h dayfly.Hook) ([]dayfly.HookResult, error) {
+	if h.Signature != "good" {
+		return nil, dayfly.Errorf(dayfly.CodeUnauthorized, "no project of this repository knows the signature")
+	}
+	return []dayfly.HookResult{{Project: "p", Branch: strings.TrimPrefix(h.Ref, "refs/heads/"), Result: "followed"}}, nil
+}
+
+// ProjectEvents implements api.Control.
+func (c *Control) ProjectEvents(ctx context.Context, name string) ([]dayfly.Event, error) {
+	if _, err := c.Project(ctx, name); err != nil {
+		return nil, err
+	}
+	return []dayfly.Event{{ID: 1, Kind: dayfly.EventWarning, Reason: "branch-skipped", Message: "the branch x is no environment"}}, nil
+}
+
 // Project implements api.Control.
 func (c *Control) Project(_ context.Context, name string) (dayfly.Project, error) {
 	c.mu.Lock()

@@ -162,6 +162,8 @@ type items[T any] struct {
 	Next  string `json:"next"`
 }
 
+func escape(name string) string { return url.PathEscape(name) }
+
 func env(name string) string { return "/v1/environments/" + url.PathEscape(name) }
 
 // CreateProject adds a project.
@@ -188,6 +190,26 @@ func (c *Client) Projects(ctx context.Context) ([]dayfly.Project, error) {
 	return l.Items, err
 }
 
+// Project gives a project.
+func (c *Client) Project(ctx context.Context, name string) (p dayfly.Project, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/projects/"+url.PathEscape(name), nil, nil, &p)
+	return p, err
+}
+
+// NewHookSecret makes the secret that hooks of a project are signed with.
+func (c *Client) NewHookSecret(ctx context.Context, name string) (url, secret string, err error) {
+	var out struct{ URL, Secret string }
+	err = c.do(ctx, http.MethodPost, "/v1/projects/"+escape(name)+"/hook", nil, map[string]any{}, &out)
+	return c.base + out.URL, out.Secret, err
+}
+
+// ProjectEvents gives what happened to a project.
+func (c *Client) ProjectEvents(ctx context.Context, name string) ([]dayfly.Event, error) {
+	var l items[dayfly.Event]
+	err := c.do(ctx, http.MethodGet, "/v1/projects/"+url.PathEscape(name)+"/events", nil, nil, &l)
+	return l.Items, err
+}
+
 // DeleteProject removes a project.
 func (c *Client) DeleteProject(ctx context.Context, name string) error {
 	return c.do(ctx, http.MethodDelete, "/v1/projects/"+url.PathEscape(name), nil, nil, nil)
@@ -199,13 +221,14 @@ type environmentBody struct {
 	Repo         string `json:"repo,omitempty"`
 	Token        string `json:"token,omitempty"`
 	WithFixtures bool   `json:"with_fixtures,omitempty"`
+	Pin          bool   `json:"pin,omitempty"`
 	Origin       string `json:"origin,omitempty"`
 }
 
 // CreateEnvironment creates an environment, and returns at once.
 func (c *Client) CreateEnvironment(ctx context.Context, r dayfly.EnvironmentRequest) (e dayfly.Environment, created bool, err error) {
 	resp, err := c.send(ctx, http.MethodPost, "/v1/environments", nil,
-		environmentBody{EnvironmentSpec: r.Spec, Repo: r.Repo, Token: r.Token.Reveal(), WithFixtures: r.WithFixtures}, nil)
+		environmentBody{EnvironmentSpec: r.Spec, Repo: r.Repo, Token: r.Token.Reveal(), WithFixtures: r.WithFixtures, Pin: r.Pin}, nil)
 	if err != nil {
 		return e, false, err
 	}
@@ -233,6 +256,12 @@ func (c *Client) PutEnvironment(ctx context.Context, spec dayfly.EnvironmentSpec
 // ExtendEnvironment lets an environment live at least so long from now on.
 func (c *Client) ExtendEnvironment(ctx context.Context, name string, d dayfly.Duration) (e dayfly.Environment, err error) {
 	err = c.do(ctx, http.MethodPatch, env(name), nil, map[string]any{"extend": d}, &e)
+	return e, err
+}
+
+// FreezeEnvironment lets an environment follow nothing, or follow again.
+func (c *Client) FreezeEnvironment(ctx context.Context, name string, frozen bool) (e dayfly.Environment, err error) {
+	err = c.do(ctx, http.MethodPatch, env(name), nil, map[string]any{"frozen": frozen}, &e)
 	return e, err
 }
 

@@ -13,14 +13,14 @@ import (
 	"github.com/dayfly-dev/dayfly"
 )
 
-// folder is the data folder of a server, held by one server at a time.
-type folder struct {
+// dataDir is the data folder of a server, held by one server at a time.
+type dataDir struct {
 	path string
 	lock *os.File
 }
 
 // openFolder makes the folder where it is missing and takes hold of it.
-func openFolder(path string) (*folder, error) {
+func openFolder(path string) (*dataDir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -50,12 +50,12 @@ func openFolder(path string) (*folder, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	return &folder{path, lock}, nil
+	return &dataDir{path, lock}, nil
 }
 
 // belongsTo refuses a folder of another cluster: everything in it would be taken for
 // something that nobody wants.
-func (f *folder) belongsTo(cluster string) error {
+func (f *dataDir) belongsTo(cluster string) error {
 	b, err := os.ReadFile(f.sub("cluster"))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -70,10 +70,10 @@ func (f *folder) belongsTo(cluster string) error {
 	return nil
 }
 
-func (f *folder) sub(name string) string { return filepath.Join(f.path, name) }
+func (f *dataDir) sub(name string) string { return filepath.Join(f.path, name) }
 
 // node gives the id of this server, made once.
-func (f *folder) node() (string, error) {
+func (f *dataDir) node() (string, error) {
 	file := f.sub("node")
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -83,4 +83,4 @@ func (f *folder) node() (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
-func (f *folder) close() error { return f.lock.Close() }
+func (f *dataDir) close() error { return f.lock.Close() }
