@@ -1,7 +1,10 @@
 package dayfly
 
 import (
+	"crypto/sha256"
+	"encoding/base32"
 	"maps"
+	"strings"
 	"time"
 )
 
@@ -44,17 +47,35 @@ type Deployment struct {
 	Retiring *Retirement `json:"retiring,omitempty"`
 }
 
+// SharedOwner is the owner of the deployments that environments of a project share.
+func SharedOwner(project string) string { return "project:" + project }
+
+// KeyOf says which deployment a service of an environment is: its own, or one that is shared.
+func KeyOf(rec EnvironmentRecord, rs ResolvedService) DeploymentKey {
+	key := DeploymentKey{Project: rec.Spec.Project, Service: rs.Name, Version: rs.Commit, Hash: rs.Hash, Owner: rec.ID}
+	if rs.From == FromShared {
+		key.Owner = SharedOwner(rec.Spec.Project)
+	}
+	return key
+}
+
+// ID is that of a shared deployment: whoever needs one first makes the same.
+func (k DeploymentKey) ID() string {
+	sum := sha256.Sum256([]byte(strings.Join([]string{k.Owner, k.Project, k.Service, k.Version, k.Hash}, "\x00")))
+	return strings.ToLower(base32.StdEncoding.EncodeToString(sum[:10]))
+}
+
 // NewDeployment makes the deployment of a service that an environment has of its
-// own.
+// own, or shares.
 func NewDeployment(rec EnvironmentRecord, rs ResolvedService, runner, node string, now time.Time) Deployment {
 	vars := make(map[string]string, len(rs.Variables))
 	maps.Copy(vars, rs.Variables)
+	key, id, name := KeyOf(rec, rs), NewID(), rec.Spec.Name
+	if rs.From == FromShared {
+		id, name = key.ID(), ""
+	}
 	return Deployment{
-		Format: Format, ID: NewID(),
-		Key: DeploymentKey{
-			Project: rec.Spec.Project, Service: rs.Name, Version: rs.Commit, Hash: rs.Hash, Owner: rec.ID,
-		},
-		Environment: rec.Spec.Name, Runner: runner, Node: node,
+		Format: Format, ID: id, Key: key, Environment: name, Runner: runner, Node: node,
 		Repo: rs.Repo, Commit: rs.Commit, Credential: rs.Credential,
 		Definition: rs.Definition, Variables: vars, CreatedAt: now,
 	}

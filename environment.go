@@ -73,6 +73,10 @@ type Resolution struct {
 	// inside, without any DNS.
 	Address  string            `json:"address,omitempty"`
 	Services []ResolvedService `json:"services"`
+	// Missing are needs that nobody can meet yet; they are looked for again and again.
+	Missing []Need `json:"missing,omitempty"`
+	// Hosts are those of the environment itself, where none of its services has them.
+	Hosts []string `json:"hosts,omitempty"`
 	// Problem is why the last attempt to resolve failed; Services are then
 	// those of the attempt before.
 	Problem    string    `json:"problem,omitempty"`
@@ -81,19 +85,22 @@ type Resolution struct {
 
 // ResolvedService is one service of a Resolution.
 type ResolvedService struct {
-	Name        string            `json:"name"`
-	From        From              `json:"from"`
-	Environment string            `json:"environment,omitempty"` // the lender of a borrowed service
-	Version     string            `json:"version"`               // as asked: branch, tag or commit
-	Repo        string            `json:"repo,omitempty"`
-	Commit      string            `json:"commit,omitempty"`
-	Credential  string            `json:"credential,omitempty"` // id of the stored credential that Repo may see
-	Definition  *Definition       `json:"definition"`           // interpolated; never changed, and shared by those that have the same
-	Hash        string            `json:"hash"`                 // of definition and variables
-	Variables   map[string]string `json:"variables,omitempty"`
-	Address     string            `json:"address,omitempty"` // 127.x.y.z: where SERVICE_URL leads to
-	Hosts       []string          `json:"hosts,omitempty"`   // public hosts, without port
-	URL         string            `json:"url,omitempty"`     // of an external service
+	Name        string `json:"name"`
+	From        From   `json:"from"`
+	Environment string `json:"environment,omitempty"` // the lender of a borrowed service
+	Reason      string `json:"reason,omitempty"`      // why it is provided so
+	// Replaces is what provided the service before and goes on until this one is ready.
+	Replaces   From              `json:"replaces,omitempty"`
+	Version    string            `json:"version"` // as asked: branch, tag or commit
+	Repo       string            `json:"repo,omitempty"`
+	Commit     string            `json:"commit,omitempty"`
+	Credential string            `json:"credential,omitempty"` // id of the stored credential that Repo may see
+	Definition *Definition       `json:"definition"`           // interpolated; never changed, and shared by those that have the same
+	Hash       string            `json:"hash"`                 // of definition and variables
+	Variables  map[string]string `json:"variables,omitempty"`
+	Address    string            `json:"address,omitempty"` // 127.x.y.z: where SERVICE_URL leads to
+	Hosts      []string          `json:"hosts,omitempty"`   // public hosts, without port
+	URL        string            `json:"url,omitempty"`     // of an external service
 }
 
 // Phase is where an environment or one of its services stands.
@@ -133,13 +140,31 @@ type Environment struct {
 	Missing   []Missing            `json:"missing"`
 }
 
+// Settled says whether an environment has come to an end of its way, good or bad, or waits for nothing
+// but what is missing.
+func (e Environment) Settled() bool {
+	switch e.Phase {
+	case PhaseReady, PhaseFailed, PhaseDegraded, PhaseAsleep:
+		return true
+	case PhaseDeleting:
+		return false
+	}
+	for _, s := range e.Services {
+		if s.Phase != PhaseReady && s.Phase != PhaseAsleep {
+			return false
+		}
+	}
+	return len(e.Missing) > 0
+}
+
 // EnvironmentService is one service of an Environment.
 type EnvironmentService struct {
 	Name      string `json:"name"`
 	Version   string `json:"version"` // as asked
 	Commit    string `json:"commit,omitempty"`
 	From      From   `json:"from"`
-	Env       string `json:"env"` // who has it
+	Env       string `json:"env"`              // who has it
+	Reason    string `json:"reason,omitempty"` // why it is provided so
 	Phase     Phase  `json:"phase"`
 	Message   string `json:"message,omitempty"`
 	Instances int    `json:"instances"` // healthy ones
@@ -153,4 +178,10 @@ type Missing struct {
 	Have    string    `json:"have,omitempty"`
 	Doing   string    `json:"doing,omitempty"`
 	Since   time.Time `json:"since"`
+}
+
+// Need is a Missing as it is stored.
+type Need struct {
+	Missing
+	Routes []PathRoute `json:"routes,omitempty"` // the paths at which the service would be met
 }

@@ -16,6 +16,7 @@ type EnvironmentRequest struct {
 	Token        Secret // of the user, kept while the environment follows
 	WithFixtures bool
 	Pin          bool // follow nothing from the start
+	DryRun       bool // say what would be, and make nothing
 }
 
 // EnvironmentPatch changes an environment; nil fields stay as they are.

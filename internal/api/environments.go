@@ -127,15 +127,6 @@ func answer(status int, env dayfly.Environment) *one[dayfly.Environment] {
 	return &one[dayfly.Environment]{Status: status, Body: env, ETag: etag(env.Revision)}
 }
 
-// settled says whether an environment has come to an end of its way, good or bad.
-func settled(e dayfly.Environment) bool {
-	switch e.Phase {
-	case dayfly.PhaseReady, dayfly.PhaseFailed, dayfly.PhaseDegraded, dayfly.PhaseAsleep:
-		return true
-	}
-	return false
-}
-
 // wait holds an answer as ?wait= asks for.
 func (s *server) wait(ctx context.Context, env dayfly.Environment, in WaitQuery, done func(dayfly.Environment) bool) (dayfly.Environment, error) {
 	limit, err := in.limit()
@@ -158,7 +149,8 @@ func (s *server) environments() {
 		Description: "Everything that can be wrong is found before anything is made. 202, or 200 where the same environment is there already; a name with another content is a conflict."},
 		func(ctx context.Context, in *struct {
 			WaitQuery
-			Body environmentBody
+			DryRun bool `query:"dry_run" doc:"Say what would be, and make nothing."`
+			Body   environmentBody
 		}) (*one[dayfly.Environment], error) {
 			spec, err := in.Body.spec()
 			if err == nil {
@@ -168,15 +160,15 @@ func (s *server) environments() {
 				return nil, s.fail(err)
 			}
 			env, created, err := s.Control.CreateEnvironment(ctx, dayfly.EnvironmentRequest{
-				Spec: spec, Repo: in.Body.Repo, Token: dayfly.NewSecret(in.Body.Token), WithFixtures: in.Body.WithFixtures, Pin: in.Body.Pin,
+				Spec: spec, Repo: in.Body.Repo, Token: dayfly.NewSecret(in.Body.Token), WithFixtures: in.Body.WithFixtures, Pin: in.Body.Pin, DryRun: in.DryRun,
 			})
-			if err == nil {
-				env, err = s.wait(ctx, env, in.WaitQuery, settled)
+			if err == nil && !in.DryRun {
+				env, err = s.wait(ctx, env, in.WaitQuery, dayfly.Environment.Settled)
 			}
 			if err != nil {
 				return nil, s.fail(err)
 			}
-			if !created {
+			if !created || in.DryRun {
 				return answer(http.StatusOK, env), nil
 			}
 			return answer(http.StatusAccepted, env), nil
@@ -200,7 +192,7 @@ func (s *server) environments() {
 		}) (*one[dayfly.Environment], error) {
 			env, err := s.Control.Environment(ctx, in.Env)
 			if err == nil {
-				env, err = s.wait(ctx, env, in.WaitQuery, settled)
+				env, err = s.wait(ctx, env, in.WaitQuery, dayfly.Environment.Settled)
 			}
 			if err != nil {
 				return nil, s.fail(err)
@@ -239,7 +231,7 @@ func (s *server) environments() {
 			}
 			env, _, err := s.Control.PutEnvironment(ctx, in.Env, spec, in.Body.Origin, revision)
 			if err == nil {
-				env, err = s.wait(ctx, env, in.WaitQuery, settled)
+				env, err = s.wait(ctx, env, in.WaitQuery, dayfly.Environment.Settled)
 			}
 			if err != nil {
 				return nil, s.fail(err)

@@ -66,6 +66,15 @@ func (s *sources) Tree(ctx context.Context, url string, token dayfly.Secret, com
 	return s.git.Tree(ctx, repo, token, commit)
 }
 
+// Objects implements resolve.Sources.
+func (s *sources) Objects(ctx context.Context, url string, token dayfly.Secret, commit string, paths []string) (map[string]string, error) {
+	repo, err := s.repo(url)
+	if err != nil {
+		return nil, err
+	}
+	return s.git.Objects(ctx, repo, token, commit, paths)
+}
+
 // Worktree implements local.Trees.
 func (s *sources) Worktree(ctx context.Context, d dayfly.Deployment, dst string) error {
 	repo, err := s.repo(d.Repo)

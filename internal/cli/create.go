@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -56,6 +57,13 @@ A branch or a file that does not exist leaves nothing behind.
 			if err != nil {
 				return err
 			}
+			if req.DryRun {
+				if done, err := c.machine(env); done {
+					return err
+				}
+				c.showPlan(env)
+				return nil
+			}
 			return c.settle(cmd.Context(), env, w)
 		},
 	}
@@ -67,11 +75,25 @@ A branch or a file that does not exist leaves nothing behind.
 	f.StringSliceVar(&only, "only", nil, "have these services only: NAME,...")
 	f.StringVar(&req.Spec.Base, "base", "", "environment to borrow from, or none")
 	f.StringVar(&keep, "keep", "", "life from the last change on, such as 36h or 5d")
+	f.BoolVar(&req.DryRun, "dry-run", false, "show which services it would have of its own and why, and make nothing")
 	f.BoolVar(&req.Pin, "pin", false, "stay at the commits of now, see freeze")
 	f.BoolVar(&req.WithFixtures, "with-fixtures", false, "fill databases with the project's fixtures")
 	f.StringVar(&token, "github-token", "", "token for private repositories (better: $DAYFLY_GITHUB_TOKEN)")
 	w.flags(f)
 	return cmd
+}
+
+// showPlan prints who would provide each service, and why.
+func (c *command) showPlan(env dayfly.Environment) {
+	fmt.Fprintf(c.Out, "%s would be at %s\n\n", env.Name, orDash(env.URL))
+	rows := make([][]string, len(env.Services))
+	for i, s := range env.Services {
+		rows[i] = []string{s.Name, string(s.From), s.Env, orDash(s.Version), orDash(short(s.Commit)), orDash(s.Reason)}
+	}
+	table(c.Out, []string{"SERVICE", "FROM", "ENVIRONMENT", "VERSION", "COMMIT", "WHY"}, rows)
+	for _, m := range env.Missing {
+		fmt.Fprintf(c.Out, "missing: %s %s: %s\n", m.Service, m.Version, m.Doing)
+	}
 }
 
 // parseService reads NAME=BRANCH or NAME=REPO#BRANCH.

@@ -90,9 +90,20 @@ func (c *command) showDetails(e dayfly.Environment) {
 	fmt.Fprintln(c.Out)
 	rows := make([][]string, len(e.Services))
 	for i, s := range e.Services {
-		rows[i] = []string{s.Name, orDash(s.Version), orDash(short(s.Commit)), string(s.From), c.phase(s.Phase), fmt.Sprint(s.Instances), orDash(s.URL)}
+		rows[i] = []string{s.Name, orDash(s.Version), orDash(short(s.Commit)), provider(s, e.Name), c.phase(s.Phase), fmt.Sprint(s.Instances), orDash(s.URL)}
 	}
 	table(c.Out, []string{"SERVICE", "VERSION", "COMMIT", "FROM", "PHASE", "INSTANCES", "URL"}, rows)
+	for _, m := range e.Missing {
+		fmt.Fprintf(c.Out, "missing: %s %s since %s: %s\n", m.Service, m.Version, m.Since.Local().Format(time.DateTime), m.Doing)
+	}
+}
+
+// provider says who has a service.
+func provider(s dayfly.EnvironmentService, env string) string {
+	if s.From == dayfly.FromBorrowed && s.Env != env {
+		return "borrowed (" + s.Env + ")"
+	}
+	return string(s.From)
 }
 
 func (c *command) completeNames(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {

@@ -69,9 +69,9 @@ url        http://shop-x.localhost:8080
 created    CREATED
 expires    in 5d
 
-SERVICE       VERSION     COMMIT       FROM       PHASE    INSTANCES   URL
-web           feature/x   0123456789   own        ready    2           http://web-shop-x.localhost:8080
-a-long-name   -           -            borrowed   failed   0           -
+SERVICE       VERSION     COMMIT       FROM                   PHASE    INSTANCES   URL
+web           feature/x   0123456789   own                    ready    2           http://web-shop-x.localhost:8080
+a-long-name   -           -            borrowed (shop-main)   failed   0           -
 `, "CREATED", created.Local().Format(time.DateTime)))
 	if out := s.ok("details", "shop-x", "-o", "envfile"); !strings.Contains(out, "shop-x") || !strings.Contains(out, "feature/x") {
 		t.Errorf("the environment file is %q", out)

@@ -61,14 +61,12 @@ func (c *command) settled(ctx context.Context, env dayfly.Environment, w waiting
 	if !w.noWait && w.wait {
 		var err error
 		name := env.Name
-		if env, err = c.watch(ctx, env, w.timeout, func(e dayfly.Environment) bool {
-			return e.Phase == dayfly.PhaseReady || e.Phase == dayfly.PhaseFailed || e.Phase == dayfly.PhaseDegraded || e.Phase == dayfly.PhaseAsleep
-		}); dayfly.ErrorCode(err) == dayfly.CodeNotFound {
+		if env, err = c.watch(ctx, env, w.timeout, dayfly.Environment.Settled); dayfly.ErrorCode(err) == dayfly.CodeNotFound {
 			return env, false, dayfly.Errorf(dayfly.CodeNotFound, "environment %s was deleted before it was ready: `dayfly events %s --deleted` tells more", name, name)
 		} else if err != nil {
 			return env, false, err
 		}
-		if env.Phase == dayfly.PhaseFailed || env.Phase == dayfly.PhaseDegraded {
+		if env.Phase == dayfly.PhaseFailed || env.Phase == dayfly.PhaseDegraded || len(env.Missing) > 0 {
 			failure = &shown{dayfly.Errorf(dayfly.CodeFailed, "environment %s: %s", env.Name, env.Message)}
 			fmt.Fprintf(c.Err, "environment %s is %s: %s\n  dayfly details %s and dayfly logs %s tell more\n", env.Name, env.Phase, env.Message, env.Name, env.Name)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/dayfly-dev/dayfly/internal/registry"
 	"github.com/dayfly-dev/dayfly/internal/release"
 	"github.com/dayfly-dev/dayfly/internal/resolve"
+	"github.com/dayfly-dev/dayfly/internal/status"
 )
 
 // CreateEnvironment makes an environment. Everything that can be wrong with the
@@ -47,10 +48,24 @@ func (c *Control) CreateEnvironment(ctx context.Context, req dayfly.EnvironmentR
 		spec.Name = dayfly.EnvironmentName(c.config.NamePattern, p.Name, spec.Branch)
 	}
 	w := wish{project: p, spec: spec, token: req.Token, frozen: req.Pin}
-	if named {
-		return c.put(ctx, w)
+	var would dayfly.Environment
+	if req.DryRun {
+		w.dry, w.replace = true, true
+		w.found = func(rec dayfly.EnvironmentRecord, res *dayfly.Resolution) {
+			in := status.Input{Record: rec, Resolution: res, URL: c.config.PublicURL}
+			in.Lenders = registry.Lenders(c.cache, in)
+			would = status.View(in)
+		}
 	}
-	return c.putNamed(ctx, w)
+	make := c.putNamed
+	if named {
+		make = c.put
+	}
+	env, made, err := make(ctx, w)
+	if req.DryRun {
+		env = would
+	}
+	return env, made, err
 }
 
 // putNamed makes an environment with the usual name of its branch, or one with a suffix where
@@ -110,6 +125,7 @@ type wish struct {
 	heads map[string]dayfly.Heads
 	// dry finds everything that is wrong and writes nothing.
 	dry      bool
+	found    func(dayfly.EnvironmentRecord, *dayfly.Resolution) // is given what a dry one came to; may be nil
 	attempts int
 }
 
@@ -126,7 +142,7 @@ func (c *Control) put(ctx context.Context, w wish) (dayfly.Environment, bool, er
 	if err := dayfly.ValidName(spec.Name); err != nil {
 		return none, false, dayfly.Invalid(dayfly.Problem{Field: "name", Message: err.Error()})
 	}
-	life, err := c.life(spec.Keep, p)
+	life, err := c.lifeOf(spec, p)
 	if err != nil {
 		return none, false, err
 	}
@@ -265,12 +281,15 @@ func (c *Control) settle(ctx context.Context, w wish, rec dayfly.EnvironmentReco
 		res, err := c.resolver.Resolve(ctx, resolve.Input{
 			Project: w.project, Record: rec, Repo: repoOf(w.project, rec), Heads: w.heads, Token: token,
 			Credential: cmp.Or(rec.Credential, w.project.Credential), Previous: before,
-			Address: func() (string, error) { return c.freeAddress(chosen) },
+			Address: func() (string, error) { return c.freeAddress(chosen) }, Environment: c.look, Registered: c.registered(w.project.Name),
 		})
 		if err != nil {
 			return err
 		}
 		claims, err := c.claims(rec, before, res)
+		if err == nil && w.dry && w.found != nil {
+			w.found(rec, res)
+		}
 		if err != nil || w.dry {
 			return err
 		}
@@ -335,6 +354,9 @@ func names(res *dayfly.Resolution) (hosts map[string]bool, addresses map[string]
 	}
 	if res.Address != "" {
 		addresses[res.Address] = ""
+	}
+	for _, h := range res.Hosts {
+		hosts[h] = true
 	}
 	for _, rs := range res.Services {
 		for _, h := range rs.Hosts {
@@ -426,15 +448,15 @@ func (c *Control) refresh(ctx context.Context, name string, heads map[string]day
 	res, err := c.resolver.Resolve(ctx, resolve.Input{
 		Project: p, Record: rec.Value, Repo: repoOf(p, rec.Value), Heads: heads, Token: token,
 		Credential: cmp.Or(rec.Value.Credential, p.Credential), Previous: previous,
-		Address: func() (string, error) { return c.freeAddress(chosen) },
+		Address: func() (string, error) { return c.freeAddress(chosen) }, Environment: c.look, Registered: c.registered(p.Name),
 	})
 	if err != nil {
 		return err
 	}
-	if previous != nil && previous.Problem == "" && sameServices(previous.Services, res.Services) {
+	if previous != nil && previous.Problem == "" && sameResolution(previous, res) {
 		return nil
 	}
-	life, err := c.life(rec.Value.Spec.Keep, p)
+	life, err := c.lifeOf(rec.Value.Spec, p)
 	if err != nil {
 		return err
 	}
@@ -481,6 +503,15 @@ func (c *Control) gone(ctx context.Context, name string) error {
 			return dayfly.Errorf(dayfly.CodeConflict, "environment %s is still being deleted: try again when it is gone", name)
 		}
 	}
+}
+
+// lifeOf says how long an environment lives from its last change on. The baseline of its project does
+// not end by itself.
+func (c *Control) lifeOf(spec dayfly.EnvironmentSpec, p dayfly.Project) (dayfly.Duration, error) {
+	if spec.Name == p.Baseline {
+		return dayfly.Forever, nil
+	}
+	return c.life(spec.Keep, p)
 }
 
 // life says how long an environment lives from its last change on.
@@ -530,6 +561,45 @@ func (c *Control) tokenOf(own dayfly.Secret, p dayfly.Project) dayfly.Secret {
 
 func same(a, b dayfly.EnvironmentSpec) bool           { return sameJSON(a, b) }
 func sameServices(a, b []dayfly.ResolvedService) bool { return sameJSON(a, b) }
+
+// sameResolution says whether two resolutions differ in nothing but when they were made.
+func sameResolution(a, b *dayfly.Resolution) bool {
+	return a.Base == b.Base && sameServices(a.Services, b.Services) && sameJSON(a.Missing, b.Missing) && sameJSON(a.Hosts, b.Hosts)
+}
+
+// MayBeThere says whether something that an environment missed may be there by now. It asks nobody.
+func (c *Control) MayBeThere(name string) bool {
+	rec, res, ok := c.look(name)
+	if !ok || res == nil {
+		return false
+	}
+	registered := c.registered(rec.Spec.Project)
+	return slices.ContainsFunc(res.Missing, func(m dayfly.Need) bool {
+		if m.Service == "" {
+			_, base, there := c.look(res.Base)
+			return there && base != nil
+		}
+		return registered(m.Service, m.Version)
+	})
+}
+
+// look gives another environment, for those that borrow from it.
+func (c *Control) look(name string) (dayfly.EnvironmentRecord, *dayfly.Resolution, bool) {
+	r, ok := registry.Lookup(c.cache, registry.Environments, name)
+	if !ok || r.Value.Deleting {
+		return dayfly.EnvironmentRecord{}, nil, false
+	}
+	res, ok := registry.Lookup(c.cache, registry.Resolutions, name)
+	if !ok || res.Value.Environment != r.Value.ID {
+		return r.Value, nil, true
+	}
+	return r.Value, &res.Value, true
+}
+
+// registered says which versions have instances that registered themselves.
+func (c *Control) registered(string) func(service, version string) bool {
+	return func(string, string) bool { return false }
+}
 
 func sameJSON(a, b any) bool {
 	x, errX := json.Marshal(a)

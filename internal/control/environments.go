@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
@@ -53,7 +54,7 @@ func (c *Control) routed(ctx context.Context) {
 // view puts together what the API answers about an environment.
 func (c *Control) view(r registry.Record[dayfly.EnvironmentRecord]) dayfly.Environment {
 	in := registry.Gather(c.cache, r)
-	in.URL = c.config.PublicURL
+	in.URL, in.Lenders = c.config.PublicURL, registry.Lenders(c.cache, in)
 	return status.View(in)
 }
 
@@ -162,6 +163,10 @@ func (c *Control) DeleteEnvironment(ctx context.Context, name string, o dayfly.D
 	if r.Value.Origin != "" && !o.Force {
 		return dayfly.Environment{}, belongsToFile(r.Value)
 	}
+	if names := c.borrowers(r.Key); len(names) > 0 && !o.Force && !r.Value.Deleting {
+		return dayfly.Environment{}, dayfly.Errorf(dayfly.CodeConflict,
+			"environments borrow from %s: %s: delete them first, or leave them without what they borrow (--force)", r.Key, strings.Join(names, ", "))
+	}
 	return c.deleteRecord(ctx, r, true)
 }
 
@@ -169,7 +174,7 @@ func (c *Control) DeleteEnvironment(ctx context.Context, name string, o dayfly.D
 func (c *Control) Expire(ctx context.Context) (ended []string, err error) {
 	now := c.now()
 	for r := range registry.All(c.cache, registry.Environments) {
-		if !status.Expired(r.Value, now) {
+		if !status.Expired(r.Value, now) || len(c.borrowers(r.Key)) > 0 {
 			continue
 		}
 		rec := r.Value
@@ -193,6 +198,16 @@ func (c *Control) ending(r registry.Record[dayfly.EnvironmentRecord]) []registry
 		return []registry.Op{expiry(r.Value)}
 	}
 	return c.dismissal(r)
+}
+
+// borrowers gives the environments that borrow from one.
+func (c *Control) borrowers(name string) (names []string) {
+	for r := range registry.BorrowersOf(c.cache, name) {
+		if rec, ok := registry.Lookup(c.cache, registry.Environments, r.Key); ok && !rec.Value.Deleting && rec.Value.ID == r.Value.Environment {
+			names = append(names, r.Key)
+		}
+	}
+	return names
 }
 
 // deleteRecord marks a record as on its way out, also when somebody changes it at the

@@ -245,9 +245,7 @@ func (c *Control) narrate(ctx context.Context, name string, begun time.Time, say
 			tell(e)
 		}
 	})
-	_, err = c.WaitEnvironment(ctx, r.Value.ID, func(e dayfly.Environment) bool {
-		return slices.Contains([]dayfly.Phase{dayfly.PhaseReady, dayfly.PhaseFailed, dayfly.PhaseDegraded, dayfly.PhaseAsleep}, e.Phase)
-	})
+	_, err = c.WaitEnvironment(ctx, r.Value.ID, dayfly.Environment.Settled)
 	stop()
 	teller.Wait()
 	if ctx.Err() != nil {

@@ -8,7 +8,9 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/registry"
@@ -118,7 +120,9 @@ func (f *Feed) apply(kind, key string) {
 		f.environment(key)
 	case registry.Deployments.Name():
 		if d, ok := registry.Lookup(f.cache, registry.Deployments, key); ok {
-			f.owner[key] = d.Value.Environment
+			if f.owner[key] = d.Value.Environment; d.Value.Environment == "" {
+				f.owner[key] = d.Value.Key.Owner
+			}
 			return
 		}
 		delete(f.owner, key)
@@ -126,7 +130,12 @@ func (f *Feed) apply(kind, key string) {
 	case registry.Observed.Name():
 		f.deployment(key)
 		// The pages of the environment say how its services are.
-		if owner := f.owner[key]; owner != "" {
+		owner := f.owner[key]
+		if project, shared := strings.CutPrefix(owner, dayfly.SharedOwner("")); shared {
+			for _, name := range registry.UsersOf(f.cache, project, key) {
+				f.environment(name)
+			}
+		} else if owner != "" {
 			f.environment(owner)
 		}
 	}
@@ -169,6 +178,21 @@ func (f *Feed) environment(name string) {
 	}
 }
 
+// needed says all that is known of a need.
+func needed(m dayfly.Need) string {
+	text := "version " + m.Version + " is wanted since " + m.Since.UTC().Format(time.DateTime) + " UTC"
+	if m.Have != "" {
+		text += "; " + m.Have
+	}
+	return text + ": " + m.Doing
+}
+
+// RegisteredID is the deployment in the route table that stands for the instances of a version which
+// have registered themselves; env "" = for all environments of the project that want this version.
+func RegisteredID(project, env, service, version string) string {
+	return "registered:" + project + "/" + env + "/" + service + "/" + version
+}
+
 // entry computes the table's entry of an environment.
 func entry(state status.Input) route.Environment {
 	state.URL = func(host string) string { return host }
@@ -184,6 +208,14 @@ func entry(state status.Input) route.Environment {
 	e.Base = state.Resolution.Base
 	if addr, err := netip.ParseAddr(state.Resolution.Address); err == nil {
 		e.Addresses = append(e.Addresses, route.Address{Addr: addr})
+	}
+	for _, h := range state.Resolution.Hosts {
+		e.Hosts = append(e.Hosts, route.Host{Name: h})
+	}
+	for _, m := range state.Resolution.Missing {
+		if m.Service != "" { // nobody else answers for it
+			e.Services = append(e.Services, route.Service{Name: m.Service, Routes: m.Routes, State: "missing", Message: needed(m)})
+		}
 	}
 	phases := map[string]dayfly.EnvironmentService{}
 	for _, s := range view.Services {
@@ -201,7 +233,15 @@ func entry(state status.Input) route.Environment {
 		for _, t := range state.Release.Services[rs.Name] {
 			s.Targets = append(s.Targets, route.Target{Deployment: t.Deployment, Version: t.Version, Weight: t.Weight})
 		}
-		e.Services = append(e.Services, s)
+		switch {
+		case rs.From == dayfly.FromBorrowed: // found at lookup, through the base
+		case rs.Replaces == dayfly.FromBorrowed && len(s.Targets) == 0: // goes on to be borrowed until it is ready
+		case rs.From == dayfly.FromRegistered:
+			s.Targets = []route.Target{{Deployment: RegisteredID(e.Project, "", rs.Name, rs.Version), Version: rs.Version, Weight: 1}}
+			e.Services = append(e.Services, s)
+		default:
+			e.Services = append(e.Services, s)
+		}
 		for i, h := range rs.Hosts {
 			if shared := i == 0 && len(rs.Definition.Routes) > 0; !shared {
 				e.Hosts = append(e.Hosts, route.Host{Name: h, Service: rs.Name})

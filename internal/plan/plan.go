@@ -62,6 +62,7 @@ type Existing struct {
 	Healthy    int
 	Retiring   bool
 	TestRun    bool // belongs to a test run, which retires it by itself
+	Shared     bool // other environments may need it: it is not this one's to stop
 }
 
 // Input is all that Make looks at.
@@ -105,6 +106,10 @@ func Make(in Input) Plan {
 	}
 	for _, w := range in.Wanted {
 		e, ok := existing[w.Deployment]
+		if e.Shared && e.Retiring {
+			p.Waits = append(p.Waits, Wait{w.Service, "the one before is still being stopped"})
+			continue
+		}
 		if !ok {
 			p.add(Create, w.Service, w.Deployment, 0, "wanted by the resolved state")
 		}
@@ -144,7 +149,7 @@ func Make(in Input) Plan {
 	for _, e := range in.Existing {
 		// Traffic leaves in one pass and the deployment in a later one, so
 		// that every proxy has heard of the first before the second.
-		if !wanted[e.Deployment] && !e.Retiring && !e.TestRun &&
+		if !wanted[e.Deployment] && !e.Retiring && !e.TestRun && !e.Shared &&
 			!in.Release.Serves(e.Deployment) && !p.Release.Serves(e.Deployment) {
 			p.add(Retire, e.Service, e.Deployment, 0, "neither wanted nor serving")
 		}
@@ -167,14 +172,19 @@ func takeAway(in Input) Plan {
 			p.add(Shift, name, "", 0, "the environment is being deleted")
 		}
 	}
+	left := 0
 	for _, e := range in.Existing {
+		if e.Shared {
+			continue
+		}
+		left++
 		if e.Retiring {
 			p.Waits = append(p.Waits, Wait{e.Service, "being stopped"})
 			continue
 		}
 		p.add(Retire, e.Service, e.Deployment, 0, "the environment is being deleted")
 	}
-	if len(in.Existing) == 0 && len(p.Steps) == 0 {
+	if left == 0 && len(p.Steps) == 0 {
 		p.add(Forget, "", "", 0, "nothing of the environment is left")
 	}
 	p.sort()

@@ -362,6 +362,9 @@ func explain(m route.Match, r *http.Request) Problem {
 	return p
 }
 
+// missing is the state of a service that nobody has in the version that is wanted.
+const missing = "missing"
+
 // waiting explains why an environment or a service cannot answer now.
 func waiting(p Problem, m route.Match) Problem {
 	name := m.Environment
@@ -372,6 +375,8 @@ func waiting(p Problem, m route.Match) Problem {
 	switch p.State {
 	case string(dayfly.PhaseFailed):
 		p.Code, p.Title = "failed", name+" has failed"
+	case missing:
+		p.Code, p.Title, p.RetryAfter = "missing", name+" is missing", starting
 	case string(dayfly.PhaseDeleting):
 		p.Status, p.Code, p.Title = http.StatusNotFound, "deleting", m.Environment+" is being deleted"
 	case string(dayfly.PhaseReady), string(dayfly.PhaseDegraded):

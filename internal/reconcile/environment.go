@@ -50,6 +50,7 @@ func (r *Reconciler) planInput(state status.Input) (plan.Input, map[string]dayfl
 		in.Existing = append(in.Existing, plan.Existing{
 			Service: d.Key.Service, Deployment: d.ID, Replicas: d.Replicas, Phase: st.Phase,
 			Healthy: status.Healthy(st), Retiring: d.Retiring != nil, TestRun: d.TestRun != "" && !r.abandoned(d),
+			Shared: d.Key.Owner != state.Record.ID,
 		})
 	}
 	fresh := map[string]dayfly.Deployment{}
@@ -57,12 +58,12 @@ func (r *Reconciler) planInput(state status.Input) (plan.Input, map[string]dayfl
 		return in, fresh
 	}
 	for _, rs := range state.Resolution.Services {
-		if rs.From != dayfly.FromOwn || rs.Definition.Test {
+		if rs.From != dayfly.FromOwn && rs.From != dayfly.FromShared || rs.Definition.Test {
 			continue
 		}
 		d := dayfly.NewDeployment(state.Record, rs, r.Kind, r.home(), r.Now())
 		for _, there := range state.Deployments {
-			if there.Key == d.Key && there.TestRun == "" && there.Retiring == nil {
+			if there.Key == d.Key && there.TestRun == "" && (there.Retiring == nil || rs.From == dayfly.FromShared) {
 				d = there
 			}
 		}
@@ -160,6 +161,10 @@ func (r *Reconciler) forget(rec registry.Record[dayfly.EnvironmentRecord], state
 	if state.Resolution != nil {
 		if state.Resolution.Address != "" {
 			ops = append(ops, registry.Delete(registry.Addresses, state.Resolution.Address))
+		}
+		for _, h := range state.Resolution.Hosts {
+			hosts[h] = true
+			ops = append(ops, registry.Delete(registry.Hosts, h))
 		}
 		for _, rs := range state.Resolution.Services {
 			if rs.Address != "" {

@@ -10,6 +10,7 @@ package reconcile
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +28,8 @@ type Asked interface {
 	// FollowProject brings a project in line with its repositories, and says whether it has to be
 	// asked again in a while although nothing changes.
 	FollowProject(ctx context.Context, name string, heads map[string]dayfly.Heads) (again bool, err error)
+	// MayBeThere says whether something that an environment missed may be there by now. It asks nobody.
+	MayBeThere(name string) bool
 	// ReportProblem writes why that failed.
 	ReportProblem(ctx context.Context, name, problem string) error
 	// Expire ends the environments whose life is over and says which.
@@ -150,6 +153,8 @@ func (r *Reconciler) lead(ctx context.Context) {
 		})
 	})
 	all.Go(func() { r.follow(ctx) })
+	all.Go(func() { r.shareLoop(ctx) })
+	all.Go(func() { r.missingLoop(ctx) })
 	all.Go(func() { r.expireLoop(ctx) })
 	all.Wait()
 }
@@ -178,7 +183,7 @@ func (r *Reconciler) adopt(ctx context.Context) {
 func (r *Reconciler) watch(ctx context.Context) {
 	owner := map[string]string{} // environment by deployment, also when its record is gone
 	for d := range registry.All(r.Cache, registry.Deployments) {
-		owner[d.Key] = d.Value.Environment
+		owner[d.Key] = ownerOf(d.Value)
 	}
 	for c := range r.Cache.Changes(ctx) {
 		switch c.Kind {
@@ -186,10 +191,14 @@ func (r *Reconciler) watch(ctx context.Context) {
 			r.environments.add(c.Key)
 		case registry.Deployments.Name(), registry.Observed.Name():
 			if d, ok := registry.Lookup(r.Cache, registry.Deployments, c.Key); ok {
-				owner[c.Key] = d.Value.Environment
+				owner[c.Key] = ownerOf(d.Value)
 			}
-			if name := owner[c.Key]; name != "" {
-				r.environments.add(name)
+			if project, shared := strings.CutPrefix(owner[c.Key], dayfly.SharedOwner("")); shared {
+				for _, name := range registry.UsersOf(r.Cache, project, c.Key) {
+					r.environments.add(name)
+				}
+			} else if owner[c.Key] != "" {
+				r.environments.add(owner[c.Key])
 			}
 			if c.Kind == registry.Deployments.Name() {
 				r.deployments.add(c.Key)
@@ -199,6 +208,14 @@ func (r *Reconciler) watch(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// ownerOf names whom the changes of a deployment concern: an environment, or "project:NAME".
+func ownerOf(d dayfly.Deployment) string {
+	if strings.HasPrefix(d.Key.Owner, dayfly.SharedOwner("")) {
+		return d.Key.Owner
+	}
+	return d.Environment
 }
 
 // event appends an event to an environment; one that cannot be written is logged.

@@ -165,6 +165,8 @@ func (a asked) Refresh(_ context.Context, name string, _ map[string]dayfly.Heads
 	return a.refresh(name)
 }
 
+func (asked) MayBeThere(string) bool { return false }
+
 func (asked) ProjectRepos(p dayfly.Project) []string { return []string{p.Home()} }
 
 func (a asked) FollowProject(_ context.Context, name string, heads map[string]dayfly.Heads) (bool, error) {

@@ -38,6 +38,9 @@ var (
 			}
 			r, err := stored.load(p)
 			return r, unreadable(key, err)
+		},
+		indexes: map[string]func(dayfly.Resolution) string{
+			byBase: func(r dayfly.Resolution) string { return r.Base },
 		}}
 	Releases = Kind[release.State]{name: "release", // name of the environment
 		share: func(p *pool, s *release.State) {
@@ -108,6 +111,7 @@ const (
 	byOwner   = "owner"
 	byProject = "project"
 	bySource  = "source"
+	byBase    = "base"
 )
 
 // storedProject adds what the API does not show.
@@ -200,6 +204,11 @@ func EnvironmentsOf(c *Cache, project string) iter.Seq[Record[dayfly.Environment
 // ProjectByID finds a project by its id.
 func ProjectByID(c *Cache, id string) (Record[dayfly.Project], bool) {
 	return first(selectBy(c, Projects, byID, id))
+}
+
+// BorrowersOf gives the resolutions of the environments that borrow from one, by its name.
+func BorrowersOf(c *Cache, base string) iter.Seq[Record[dayfly.Resolution]] {
+	return selectBy(c, Resolutions, byBase, base)
 }
 
 // DeploymentsOf gives the deployments of an owner (DeploymentKey.Owner: the id of

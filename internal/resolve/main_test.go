@@ -72,6 +72,20 @@ func (s *shelf) Heads(_ context.Context, repo string, _ dayfly.Secret) (dayfly.H
 	return dayfly.Heads{Default: "main", Branches: s.refs[repo]}, nil
 }
 
+func (s *shelf) Objects(_ context.Context, repo string, _ dayfly.Secret, commit string, paths []string) (map[string]string, error) {
+	found := map[string]string{}
+	for _, p := range paths {
+		b, err := os.ReadFile(filepath.Join(s.trees[repo+"@"+commit], p))
+		if p == "." {
+			b, err = []byte(commit), nil
+		}
+		if err == nil {
+			found[p] = string(b)
+		}
+	}
+	return found, nil
+}
+
 func (s *shelf) Tree(_ context.Context, repo string, token dayfly.Secret, commit string) (string, func(), error) {
 	s.shown[repo] = append(s.shown[repo], token.Reveal())
 	dir, ok := s.trees[repo+"@"+commit]

@@ -10,7 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -42,6 +42,8 @@ type Sources interface {
 	Resolve(ctx context.Context, repo string, token dayfly.Secret, ref Ref) (commit, name string, err error)
 	// Heads gives the branches of a repository.
 	Heads(ctx context.Context, repo string, token dayfly.Secret) (dayfly.Heads, error)
+	// Objects gives what identifies the content of paths at a commit; those that are not there are left out.
+	Objects(ctx context.Context, repo string, token dayfly.Secret, commit string, paths []string) (map[string]string, error)
 	// Tree gives a folder with the files of a commit; release lets go of it.
 	Tree(ctx context.Context, repo string, token dayfly.Secret, commit string) (dir string, release func(), err error)
 	// SameHost says whether a token for repository a may be shown to b.
@@ -78,6 +80,10 @@ type Input struct {
 	// Heads are branches, by repository, that need not be asked for.
 	Heads    map[string]dayfly.Heads
 	Previous *dayfly.Resolution
+	// Environment gives another environment by its name; res is nil while it is not resolved.
+	Environment func(name string) (rec dayfly.EnvironmentRecord, res *dayfly.Resolution, ok bool)
+	// Registered says whether instances of a version have registered themselves.
+	Registered func(service, version string) bool
 	// Address gives a free loopback address for SERVICE_URL.
 	Address func() (string, error)
 }
@@ -86,12 +92,19 @@ type Input struct {
 // and gives them names, addresses and variables. All that is wrong with the files
 // comes at once, as dayfly.CodeInvalid.
 func (r *Resolver) Resolve(ctx context.Context, in Input) (*dayfly.Resolution, error) {
-	s := &session{Resolver: r, in: in, spec: in.Record.Spec, files: map[string]*spec.Project{}}
-	chosen, err := s.choose(ctx)
+	s := &session{Resolver: r, in: in, spec: in.Record.Spec, files: map[string]*spec.Project{}, known: map[string]map[string]string{}}
+	from, err := s.findBase()
 	if err != nil {
 		return nil, err
 	}
-	res := &dayfly.Resolution{Format: dayfly.Format, Environment: in.Record.ID, ResolvedAt: r.Now()}
+	chosen, err := s.choose(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	res := &dayfly.Resolution{Format: dayfly.Format, Environment: in.Record.ID, ResolvedAt: r.Now(), Missing: s.missing}
+	if from != nil {
+		res.Base = from.name
+	}
 	if err := s.assignAddresses(chosen); err != nil {
 		return nil, err
 	}
@@ -107,14 +120,37 @@ func (r *Resolver) Resolve(ctx context.Context, in Input) (*dayfly.Resolution, e
 		return nil, err
 	}
 	s.assignHosts(chosen)
+	if own := s.label() + "." + r.Config.Domain; len(s.missing) > 0 && !slices.ContainsFunc(chosen, func(c *choice) bool { return slices.Contains(c.hosts, own) }) {
+		res.Hosts = []string{own}
+	}
 	for _, c := range chosen {
+		switch c.from {
+		case dayfly.FromBorrowed:
+			res.Services = append(res.Services, borrowed(c))
+			continue
+		case dayfly.FromExternal:
+			rs := borrowed(c)
+			rs.From, rs.URL, rs.Version = c.from, c.ask.URL, c.ask.URL
+			res.Services = append(res.Services, rs)
+			continue
+		case dayfly.FromRegistered:
+			rs := borrowed(c)
+			rs.From, rs.Version = c.from, c.ask.Version
+			res.Services = append(res.Services, rs)
+			continue
+		}
 		def, err := s.define(c, chosen)
 		if err != nil {
 			return nil, err
 		}
 		vars := s.variables(c, def, chosen)
+		if c.from == dayfly.FromShared && s.spec.Name != s.in.Project.Baseline {
+			if def, vars, err = s.defineShared(c); err != nil {
+				return nil, err
+			}
+		}
 		res.Services = append(res.Services, dayfly.ResolvedService{
-			Name: c.name, From: dayfly.FromOwn, Version: c.version, Repo: c.repo, Commit: c.commit,
+			Name: c.name, From: c.from, Reason: c.reason, Replaces: s.replaces(c), Version: c.version, Repo: c.repo, Commit: c.commit,
 			Credential: s.credentialFor(c.repo), Definition: &def, Variables: vars, Hash: hash(def, vars), Address: c.address, Hosts: c.hosts,
 		})
 	}
@@ -132,6 +168,11 @@ type choice struct {
 	ask                         dayfly.ServiceSpec
 	address                     string
 	hosts                       []string
+
+	from   dayfly.From
+	reason string
+	lender string                  // of a borrowed one
+	theirs *dayfly.ResolvedService // what the lender has
 }
 
 type session struct {
@@ -139,13 +180,13 @@ type session struct {
 	in    Input
 	spec  dayfly.EnvironmentSpec
 	files map[string]*spec.Project // by repository and commit
+
+	known   map[string]map[string]string // objects by path, by repository and commit
+	missing []dayfly.Need
 }
 
 // choose decides which services the environment has and at which commits.
-func (s *session) choose(ctx context.Context) ([]*choice, error) {
-	if len(s.spec.Base) > 0 && s.spec.Base != "none" {
-		return nil, dayfly.Invalid(dayfly.Problem{Field: "base", Message: "borrowing from a base is not built yet: leave base out, or say none"})
-	}
+func (s *session) choose(ctx context.Context, from *base) ([]*choice, error) {
 	repo := cmp.Or(s.in.Repo, s.in.Project.Home())
 	commit, branch, branchMissing, err := s.projectCommit(ctx, repo)
 	if err != nil {
@@ -160,26 +201,54 @@ func (s *session) choose(ctx context.Context) ([]*choice, error) {
 	}
 	asks := map[string]dayfly.ServiceSpec{}
 	var problems []dayfly.Problem
+	var chosen []*choice
+	elsewhere := map[string]bool{} // services that need no definition
 	for _, a := range s.spec.Services {
-		if !slices.Contains(file.Services(), a.Name) {
+		switch registered := a.Version != "" && s.in.Registered != nil && s.in.Registered(a.Name, a.Version); {
+		case a.URL != "":
+			if err := validURL(a.URL); err != nil {
+				problems = append(problems, dayfly.Problem{Field: "services." + a.Name + ".url", Message: err.Error()})
+			}
+			c := external(a)
+			if slices.Contains(file.Services(), a.Name) {
+				if def, err := file.Raw(a.Name); err == nil && a.Route == "" {
+					c.theirs.Definition.Routes = def.Routes
+				}
+			}
+			chosen, elsewhere[a.Name] = append(chosen, c), true
+		case registered:
+			c := external(a)
+			c.from, c.reason, c.version = dayfly.FromRegistered, "instances of this version have registered themselves", a.Version
+			if slices.Contains(file.Services(), a.Name) {
+				if def, err := file.Raw(a.Name); err == nil {
+					c.theirs.Definition.Protocol = def.Protocol
+					if a.Route == "" {
+						c.theirs.Definition.Routes = def.Routes
+					}
+				}
+			}
+			chosen, elsewhere[a.Name] = append(chosen, c), true
+		case !slices.Contains(file.Services(), a.Name) && a.Version != "":
+			s.miss(from, a, nil, "no project file defines it: register instances of it (dayfly register), or add it to the project file")
+			elsewhere[a.Name] = true
+		case !slices.Contains(file.Services(), a.Name):
 			problems = append(problems, unknownService("services", a.Name, file))
-		}
-		if a.URL != "" {
-			problems = append(problems, dayfly.Problem{Field: "services." + a.Name + ".url", Message: "external services are not built yet"})
 		}
 		asks[a.Name] = a
 	}
 	for _, name := range s.spec.Only {
-		if !slices.Contains(file.Services(), name) {
+		if !slices.Contains(file.Services(), name) && !elsewhere[name] {
 			problems = append(problems, unknownService("only", name, file))
 		}
 	}
 	if len(problems) > 0 {
 		return nil, dayfly.Invalid(problems...)
 	}
-	var chosen []*choice
 	branchFound := branchMissing == nil
 	for _, name := range file.Services() {
+		if elsewhere[name] {
+			continue
+		}
 		if s.spec.Only != nil && !slices.Contains(s.spec.Only, name) && !file.IsTest(name) {
 			continue
 		}
@@ -188,6 +257,14 @@ func (s *session) choose(ctx context.Context) ([]*choice, error) {
 			return nil, err
 		}
 		found, err := s.commitOf(ctx, c, repo)
+		if c.ask.Version != "" && dayfly.ErrorCode(err) == dayfly.CodeNotFound {
+			raw, rawErr := c.file.Raw(name)
+			if rawErr != nil {
+				return nil, rawErr
+			}
+			s.miss(from, c.ask, raw.Routes, err.Error()+", and no instances of it have registered themselves")
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -206,7 +283,63 @@ func (s *session) choose(ctx context.Context) ([]*choice, error) {
 	if !branchFound {
 		return nil, branchMissing
 	}
-	return chosen, nil
+	if err := s.share(ctx, chosen, from); err != nil {
+		return nil, err
+	}
+	// What would be compared with a base that is not there yet waits for it.
+	chosen = slices.DeleteFunc(chosen, func(c *choice) bool { return c.from == waits })
+	for _, c := range chosen {
+		if c.from == "" {
+			c.from = dayfly.FromOwn // a test
+		}
+	}
+	if from != nil && from.res == nil {
+		s.miss(from, dayfly.ServiceSpec{}, nil, "there is no environment "+from.name+" yet, from which the others would be borrowed: create it")
+	}
+	return append(chosen, s.lent(from, chosen)...), nil
+}
+
+// miss notes a need that nobody can meet yet. It goes on from when it was noticed first.
+func (s *session) miss(from *base, ask dayfly.ServiceSpec, routes []dayfly.PathRoute, doing string) {
+	m := dayfly.Need{Missing: dayfly.Missing{Service: ask.Name, Version: ask.Version, Doing: doing, Since: s.Now()}, Routes: routes}
+	if ask.Route != "" {
+		m.Routes = []dayfly.PathRoute{{Path: ask.Route}}
+	}
+	if from != nil && ask.Name != "" {
+		if lender, theirs := s.provider(from, ask.Name); theirs != nil {
+			m.Have = lender + " has " + theirs.Version
+		}
+	}
+	if s.in.Previous != nil {
+		for _, before := range s.in.Previous.Missing {
+			if before.Service == m.Service && before.Version == m.Version {
+				m.Since = before.Since
+			}
+		}
+	}
+	s.missing = append(s.missing, m)
+}
+
+// replaces says what provided a service before and goes on until the new one is ready.
+func (s *session) replaces(c *choice) dayfly.From {
+	if s.in.Previous == nil {
+		return ""
+	}
+	for _, rs := range s.in.Previous.Services {
+		if rs.Name == c.name && (rs.From == dayfly.FromBorrowed || rs.Replaces == dayfly.FromBorrowed) {
+			return dayfly.FromBorrowed
+		}
+	}
+	return ""
+}
+
+// validURL says what is wrong with the address of something that is no service of ours.
+func validURL(address string) error {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return fmt.Errorf("%q is no address: write it as https://host/path, without a login", address)
+	}
+	return nil
 }
 
 // repoOf gives the repository of a service. It is kept in the state and shown, so none
@@ -405,31 +538,37 @@ func (s *session) assignAddresses(chosen []*choice) error {
 		}
 	}
 	for _, c := range chosen {
-		raw, err := c.file.Raw(c.name)
-		if err != nil {
-			return err
+		if c.file != nil && c.from != dayfly.FromBorrowed {
+			raw, err := c.file.Raw(c.name)
+			if err != nil {
+				return err
+			}
+			raw.Protocol = c.protocol(raw)
+			c.raw = raw
+		} else {
+			c.raw = *c.theirs.Definition
 		}
-		raw.Protocol = c.protocol(raw)
-		c.raw = raw
 		if c.raw.Port == 0 {
 			continue
 		}
 		if c.address = before[c.name]; c.address == "" {
-			if c.address, err = s.in.Address(); err != nil {
+			address, err := s.in.Address()
+			if err != nil {
 				return err
 			}
+			c.address = address
 		}
 	}
 	return nil
 }
 
+// label stands for the environment in public hosts.
+func (s *session) label() string { return cmp.Or(s.spec.Prefix, s.spec.Name) }
+
 // assignHosts gives public services their hosts: the environment's own first, the
 // service's second.
 func (s *session) assignHosts(chosen []*choice) {
-	label := s.spec.Name
-	if s.spec.Prefix != "" {
-		label = s.spec.Prefix
-	}
+	label := s.label()
 	for _, c := range chosen {
 		if len(c.routes()) > 0 {
 			c.hosts = append(c.hosts, label+"."+s.Config.Domain)
@@ -474,7 +613,7 @@ func checkRoutes(chosen []*choice) error {
 			bad("needs a port: add ports to the service in the project file")
 		}
 		for _, other := range chosen {
-			if other != c && slices.ContainsFunc(other.routes(), func(r dayfly.PathRoute) bool { return r.Path == c.ask.Route }) {
+			if other != c && other.from != dayfly.FromBorrowed && slices.ContainsFunc(other.routes(), func(r dayfly.PathRoute) bool { return r.Path == c.ask.Route }) {
 				bad("%s leads to %s already", c.ask.Route, other.name)
 			}
 		}
@@ -540,27 +679,14 @@ func (s *session) publicURL(c *choice, chosen []*choice) string {
 // are, the project file, the environment file, and what is ours.
 func (s *session) variables(c *choice, def dayfly.Definition, chosen []*choice) map[string]string {
 	ours := s.address(c, chosen)
-	vars := maps.Clone(ours)
-	maps.Copy(vars, def.Variables)
-	maps.Copy(vars, c.ask.Variables)
-	for name, value := range ours {
-		if strings.HasPrefix(name, "DAYFLY_") {
-			vars[name] = value
-		}
-	}
-	for name := range vars {
-		if _, is := ours[name]; !is && (name == "PORT" || strings.HasPrefix(name, "DAYFLY_")) {
-			delete(vars, name)
-		}
-	}
-	return vars
+	return together(ours, def.Variables, c.ask.Variables)
 }
 
 // runnable refuses services that the local runner has no command for.
 func runnable(res *dayfly.Resolution) error {
 	var problems []dayfly.Problem
 	for _, rs := range res.Services {
-		if len(rs.Definition.Run) > 0 {
+		if len(rs.Definition.Run) > 0 || rs.From != dayfly.FromOwn && rs.From != dayfly.FromShared {
 			continue
 		}
 		message := "has no command for the local runner: add x-dayfly.process.run"

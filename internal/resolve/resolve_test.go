@@ -106,9 +106,15 @@ func TestAServiceMayHaveAVersionABranchOrARepositoryOfItsOwn(t *testing.T) {
 			}
 		})
 	}
-	for _, ask := range []dayfly.ServiceSpec{{Version: "gone"}, {Branch: "gone"}, {Branch: "v1.0"}, {Repo: fork, Branch: "gone"}} {
+	for _, ask := range []dayfly.ServiceSpec{{Branch: "gone"}, {Branch: "v1.0"}, {Repo: fork, Branch: "gone"}} {
 		ask.Name = "backend"
 		s.refuse(wish{EnvironmentSpec: dayfly.EnvironmentSpec{Services: []dayfly.ServiceSpec{ask}}}, dayfly.CodeNotFound, "service backend: ")
+	}
+	// A version may come: it is waited for.
+	res := s.must(wish{EnvironmentSpec: dayfly.EnvironmentSpec{Services: []dayfly.ServiceSpec{{Name: "backend", Version: "gone", Route: "/api"}}}})
+	if len(res.Missing) != 1 || res.Missing[0].Service != "backend" || res.Missing[0].Version != "gone" || res.Missing[0].Routes[0].Path != "/api" ||
+		slices.ContainsFunc(res.Services, func(rs dayfly.ResolvedService) bool { return rs.Name == "backend" }) {
+		t.Errorf("a version that is not there gives %+v", res.Missing)
 	}
 }
 
@@ -354,7 +360,7 @@ func TestTheHashTellsDefinitionsAndVariablesApart(t *testing.T) {
 func TestServicesThatDoNotExistAreAllNamedAtOnce(t *testing.T) {
 	s := oneShop(t)
 	_, err := s.ask(wish{EnvironmentSpec: dayfly.EnvironmentSpec{
-		Only: []string{"backend", "frontend"}, Services: []dayfly.ServiceSpec{{Name: "nobody"}, {Name: "backend", URL: "http://x"}},
+		Only: []string{"backend", "frontend"}, Services: []dayfly.ServiceSpec{{Name: "nobody"}, {Name: "backend", URL: "ftp://x"}},
 	}})
 	var fields []string
 	for _, p := range problems(t, err) {
@@ -369,11 +375,7 @@ func TestServicesThatDoNotExistAreAllNamedAtOnce(t *testing.T) {
 }
 
 func TestWhatIsNotBuiltYetIsRefusedAndSaysWhatToDo(t *testing.T) {
-	s := oneShop(t)
-	s.refuse(wish{EnvironmentSpec: dayfly.EnvironmentSpec{Base: "staging"}}, dayfly.CodeInvalid, "base: ", "not built yet", "none")
-	s.must(wish{EnvironmentSpec: dayfly.EnvironmentSpec{Base: "none"}})
-	s.refuse(wish{EnvironmentSpec: dayfly.EnvironmentSpec{Services: []dayfly.ServiceSpec{{Name: "backend", URL: "http://x"}}}}, dayfly.CodeInvalid, "services.backend.url: ", "not built yet")
-	s = newShelf(t).put(shop, "c1", map[string]string{"compose.yaml": "x-dayfly: {databases: {db: {}}}\nservices: {web: {x-dayfly: {process: {run: ./web}}}}\n"}, "main")
+	s := newShelf(t).put(shop, "c1", map[string]string{"compose.yaml": "x-dayfly: {databases: {db: {}}}\nservices: {web: {x-dayfly: {process: {run: ./web}}}}\n"}, "main")
 	s.refuse(wish{}, dayfly.CodeInvalid, "databases", "not built yet", "db", "variable")
 }
 

@@ -419,6 +419,47 @@ func (s *Source) Tree(ctx context.Context, repo Repo, token dayfly.Secret, commi
 	return dir, release, nil
 }
 
+// Objects gives what identifies the content of paths at a commit: the hashes of their trees and
+// files. Those that are not there are left out; "." is the whole tree.
+func (s *Source) Objects(ctx context.Context, repo Repo, token dayfly.Secret, commit string, paths []string) (map[string]string, error) {
+	if err := s.fetch(ctx, repo, token, commit); err != nil {
+		return nil, err
+	}
+	if !s.inMirror(ctx, repo, commit) {
+		if err := s.fetchAll(ctx, repo, token); err != nil {
+			return nil, err
+		}
+	}
+	found := map[string]string{}
+	var inside []string
+	for _, p := range paths {
+		if p == "." {
+			var out bytes.Buffer
+			if err := s.git(ctx, access{}, s.mirror(repo), &out, "rev-parse", "--verify", "--quiet", "--end-of-options", commit+"^{tree}"); err != nil {
+				return nil, err
+			}
+			found[p] = strings.TrimSpace(out.String())
+			continue
+		}
+		inside = append(inside, p)
+	}
+	if len(inside) == 0 {
+		return found, nil
+	}
+	var out bytes.Buffer
+	args := append([]string{"--literal-pathspecs", "ls-tree", "-z", "--full-tree", "--end-of-options", commit, "--"}, inside...)
+	if err := s.git(ctx, access{}, s.mirror(repo), &out, args...); err != nil {
+		return nil, err
+	}
+	for entry := range strings.SplitSeq(strings.TrimSuffix(out.String(), "\x00"), "\x00") {
+		if meta, name, ok := strings.Cut(entry, "\t"); ok {
+			// The mode belongs to it: a program may have become executable.
+			found[name] = meta
+		}
+	}
+	return found, nil
+}
+
 // Worktree writes the files of a commit into the empty folder dst, with a small
 // repository of their own.
 func (s *Source) Worktree(ctx context.Context, repo Repo, token dayfly.Secret, commit, dst string) error {

@@ -3,6 +3,7 @@
 package status
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +21,8 @@ type Input struct {
 	Deployments []dayfly.Deployment
 	Observed    map[string]dayfly.DeploymentStatus // by deployment
 	URL         func(host string) string
+	// Lenders are the environments from which this one borrows, by name.
+	Lenders map[string]Input
 }
 
 // View computes what the API answers about an environment.
@@ -73,7 +76,16 @@ func View(in Input) dayfly.Environment {
 		}
 		env.Services = append(env.Services, s)
 	}
-	env.Phase = overall(counts, len(env.Services), reachable)
+	for _, m := range in.Resolution.Missing {
+		env.Missing = append(env.Missing, m.Missing)
+		what := m.Doing
+		if m.Service != "" {
+			what = fmt.Sprintf("%s %s is missing: %s", m.Service, m.Version, m.Doing)
+		}
+		say(what)
+		counts[dayfly.PhasePending]++
+	}
+	env.Phase = overall(counts, len(env.Services)+len(env.Missing), reachable)
 	if in.Resolution.Problem != "" || rec.Problem != "" {
 		say(in.Resolution.Problem)
 		say(rec.Problem)
@@ -98,6 +110,14 @@ func service(in Input, rs dayfly.ResolvedService) dayfly.EnvironmentService {
 	if s.Env == "" {
 		s.Env = in.Record.Spec.Name
 	}
+	s.Reason = rs.Reason
+	switch rs.From {
+	case dayfly.FromBorrowed:
+		return borrowed(in, rs, s)
+	case dayfly.FromExternal, dayfly.FromRegistered:
+		s.Phase = dayfly.PhaseReady
+		return s
+	}
 	serving := ""
 	if targets := in.Release.Services[rs.Name]; len(targets) > 0 {
 		serving = targets[0].Deployment
@@ -105,7 +125,7 @@ func service(in Input, rs dayfly.ResolvedService) dayfly.EnvironmentService {
 	wanted := ""
 	for _, d := range in.Deployments {
 		if d.TestRun == "" && d.Retiring == nil && d.Key.Service == rs.Name &&
-			d.Key.Hash == rs.Hash && d.Key.Version == rs.Commit {
+			d.Key.Hash == rs.Hash && d.Key.Version == rs.Commit && (d.Key.Owner == in.Record.ID) == (rs.From != dayfly.FromShared) {
 			wanted = d.ID
 		}
 	}
@@ -135,6 +155,27 @@ func service(in Input, rs dayfly.ResolvedService) dayfly.EnvironmentService {
 		if s.Phase == dayfly.PhaseReady {
 			s.Phase = dayfly.PhaseStarting // it is healthy, and not reached yet
 		}
+	}
+	return s
+}
+
+// borrowed computes a service that another environment has, as that has it now.
+func borrowed(in Input, rs dayfly.ResolvedService, s dayfly.EnvironmentService) dayfly.EnvironmentService {
+	s.Message = "nobody has it any more"
+	for name, n := in.Resolution.Base, 0; name != "" && n < len(in.Lenders); n++ {
+		lender, ok := in.Lenders[name]
+		if !ok || lender.Resolution == nil {
+			return s
+		}
+		for _, theirs := range lender.Resolution.Services {
+			if theirs.Name == rs.Name && theirs.From != dayfly.FromBorrowed {
+				lender.Lenders = nil
+				has := service(lender, theirs)
+				has.From, has.Env, has.Reason, has.URL = dayfly.FromBorrowed, name, s.Reason, s.URL
+				return has
+			}
+		}
+		name = lender.Resolution.Base
 	}
 	return s
 }

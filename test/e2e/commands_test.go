@@ -45,6 +45,24 @@ func runDayfly(ts *testscript.TestScript, args ...string) (code int, output stri
 	return cmd.ProcessState.ExitCode(), string(out)
 }
 
+// cmdProcesses waits until just so many instances run: processes COUNT.
+func cmdProcesses(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	waitFor(ts, func() string {
+		var found []string
+		for _, pid := range below(ts.MkAbs("data")) {
+			if line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); bytes.HasPrefix(line, []byte("testservice")) {
+				found = append(found, strings.ReplaceAll(string(line), "\x00", " "))
+			}
+		}
+		if len(found) == want {
+			return ""
+		}
+		return fmt.Sprintf("%d processes: %v", len(found), found)
+	})
+}
+
 // cmdAppears waits until there is a file of a pattern: appears PATTERN.
 func cmdAppears(ts *testscript.TestScript, _ bool, args []string) {
 	waitFor(ts, func() string {

@@ -227,7 +227,11 @@ type environmentBody struct {
 
 // CreateEnvironment creates an environment, and returns at once.
 func (c *Client) CreateEnvironment(ctx context.Context, r dayfly.EnvironmentRequest) (e dayfly.Environment, created bool, err error) {
-	resp, err := c.send(ctx, http.MethodPost, "/v1/environments", nil,
+	query := url.Values{}
+	if r.DryRun {
+		query.Set("dry_run", "true")
+	}
+	resp, err := c.send(ctx, http.MethodPost, "/v1/environments", query,
 		environmentBody{EnvironmentSpec: r.Spec, Repo: r.Repo, Token: r.Token.Reveal(), WithFixtures: r.WithFixtures, Pin: r.Pin}, nil)
 	if err != nil {
 		return e, false, err

@@ -10,7 +10,7 @@
 //	family          as http, with a child that does not end when it is told to
 //	daemon          as http, with a child of a session of its own that has no variables and no parent
 //
-// http: / tells who answers (with the content of the file VERSION), /env prints the
+// http: / tells who answers (with the content of the file SERVICE/VERSION or VERSION), /env prints the
 // environment, /call?url=U calls U with the headers that services hand on, /slow takes
 // a second, /exit ends the process, /headers shows what arrived, /fail fails, /id shows the
 // user, /write writes a private file and /read?file=F reads one.
@@ -111,7 +111,10 @@ func daemon(mode string) error {
 }
 
 func serve(ctx context.Context) error {
-	version, _ := os.ReadFile("VERSION")
+	version, err := os.ReadFile(filepath.Join(os.Getenv("DAYFLY_SERVICE"), "VERSION"))
+	if err != nil {
+		version, _ = os.ReadFile("VERSION") // none is none
+	}
 	who := fmt.Sprintf("service=%s env=%s version=%s pid=%d\n",
 		os.Getenv("DAYFLY_SERVICE"), os.Getenv("DAYFLY_ENV"), strings.TrimSpace(string(version)), os.Getpid())
 	mux := http.NewServeMux()
