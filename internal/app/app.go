@@ -22,6 +22,7 @@ import (
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/api"
 	"github.com/dayfly-dev/dayfly/internal/control"
+	"github.com/dayfly-dev/dayfly/internal/dns"
 	"github.com/dayfly-dev/dayfly/internal/doctor"
 	"github.com/dayfly-dev/dayfly/internal/feed"
 	"github.com/dayfly-dev/dayfly/internal/holder"
@@ -71,6 +72,7 @@ type App struct {
 	public    net.Listener
 	internal  net.Listener
 	listen    net.Listener
+	dns       *dns.Server // nil = off
 
 	next     bool      // another server is to follow this one
 	cleanups []cleanup // in the order in which the parts were started
@@ -112,6 +114,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 		{"control", a.startControl},
 		{"pushes", a.startPushes},
 		{"data plane", a.startDataPlane},
+		{"DNS", a.startDNS},
 		{"reconcilers", a.startReconcilers},
 		{"environment files", a.startFiles},
 		{"API", a.startAPI},
@@ -571,7 +574,12 @@ func (a *App) doctor(ctx context.Context) []dayfly.Finding {
 		}
 		addresses[name] = tcp.String()
 	}
+	answers := ""
+	if a.dns != nil {
+		answers = a.dns.Local().String()
+	}
 	return doctor.Examine(ctx, doctor.Host{
+		DNS:  answers,
 		Data: a.folder.path, Domain: a.config.Domain, Addresses: addresses, Users: os.Geteuid() == 0 && a.config.LastUser != 0, Ready: a.control.Ready, Leftovers: a.leftovers,
 	})
 }

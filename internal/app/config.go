@@ -16,9 +16,10 @@ import (
 type Config struct {
 	Data string
 
-	HTTP, Internal, Listen string
+	HTTP, Internal, Listen, DNS string
 	// Given says which of the addresses were given by flag (by their flags' names):
-	// those must bind, a default one may move to a free port.
+	// those must bind, a default one may move to a free port. "advertise" tells whether that
+	// was given.
 	Given map[string]bool
 
 	Domain           string
@@ -110,7 +111,7 @@ func (c *Config) validate() error {
 	if c.MaxKeep < c.Keep && !c.AllowForever {
 		bad("max-keep", "is shorter than --keep")
 	}
-	for flag, address := range map[string]string{"http": c.HTTP, "internal": c.Internal, "listen": c.Listen} {
+	for flag, address := range map[string]string{"http": c.HTTP, "internal": c.Internal, "listen": c.Listen, "dns": c.DNS} {
 		if address == "" {
 			continue
 		}

@@ -108,7 +108,7 @@ type serverFlags struct {
 	c                                    app.Config
 	etcd, trusted                        string
 	keep, maxKeep, keepLogs, poll, drain string
-	https, dns                           string
+	https                                string
 	logSize                              int
 	maxHead, maxBody, uids, memory       string
 	maxPush                              string
@@ -125,7 +125,7 @@ func (s *serverFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&s.c.HTTP, "http", app.DefaultHTTP(), "where applications are shown; empty = off")
 	f.StringVar(&s.https, "https", "", "not built yet: empty = off")
 	f.StringVar(&s.c.Internal, "internal", ":7071", "where services reach each other; on loopback one socket for all of 127.0.0.0/8")
-	f.StringVar(&s.dns, "dns", "", "not built yet: empty = off")
+	f.StringVar(&s.c.DNS, "dns", "", "where names are answered, over UDP and TCP; empty = off")
 	f.StringVar(&s.c.Listen, "listen", "127.0.0.1:7070", "API")
 	f.StringVar(&s.c.Domain, "domain", "localhost", "what public hosts end with")
 	f.StringVar(&s.c.NamePattern, "names", "{project}-{branch}", "name of an environment that is made from a branch")
@@ -194,13 +194,11 @@ func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, erro
 	c.Version = version
 	c.LogSize = int64(s.logSize) << 20
 	c.Given = map[string]bool{}
-	for _, name := range []string{"http", "internal", "listen"} {
+	for _, name := range []string{"http", "internal", "listen", "advertise"} {
 		c.Given[name] = f.Changed(name)
 	}
-	for flag, given := range map[string]bool{"https": s.https != "", "dns": s.dns != ""} {
-		if given {
-			return c, usagef("--%s: this version does not have that yet; leave it empty", flag)
-		}
+	if s.https != "" {
+		return c, usagef("--https: this version does not have that yet; leave it empty")
 	}
 	if c.MaxBuilds < 0 {
 		return c, usagef("--max-builds: %d is less than none; 0 is the number of cores", c.MaxBuilds)

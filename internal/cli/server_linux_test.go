@@ -38,7 +38,7 @@ func parse(args []string, vars map[string]string) (app.Config, *serverFlags, err
 // plain is a configuration when nothing is given.
 func plain() app.Config {
 	return app.Config{
-		Data: app.DefaultData(), HTTP: app.DefaultHTTP(), Internal: ":7071", Listen: "127.0.0.1:7070", Given: map[string]bool{"http": false, "internal": false, "listen": false},
+		Data: app.DefaultData(), HTTP: app.DefaultHTTP(), Internal: ":7071", Listen: "127.0.0.1:7070", Given: map[string]bool{"http": false, "internal": false, "listen": false, "advertise": false},
 		Domain: "localhost", NamePattern: "{project}-{branch}", HostPattern: "{service}-{env}", ReleaseHeader: "X-Dayfly-Release", Runner: "local", Advertise: "127.0.0.1",
 		FirstUser: 200000, LastUser: 265535, BuildTimeout: 30 * time.Minute, MaxEnvironments: 1000, MaxPerProject: 200,
 		MaxPush:     2 << 30,
@@ -59,8 +59,9 @@ func TestTheServersFlagsSayItsConfiguration(t *testing.T) {
 		{"files", []string{"--environments=/e", "--mayfly"}, nil, func(c *app.Config) { c.Environments, c.Mayfly = "/e", true }},
 		{"addresses", []string{"--http", ":1", "--internal=127.0.0.1:2", "--listen", "localhost:3"}, nil, func(c *app.Config) {
 			c.HTTP, c.Internal, c.Listen = ":1", "127.0.0.1:2", "localhost:3"
-			c.Given = map[string]bool{"http": true, "internal": true, "listen": true}
+			c.Given = map[string]bool{"http": true, "internal": true, "listen": true, "advertise": false}
 		}},
+		{"names are answered", []string{"--dns", ":53"}, nil, func(c *app.Config) { c.DNS = ":53" }},
 		{"an address that is switched off", []string{"--http="}, nil, func(c *app.Config) { c.HTTP, c.Given["http"] = "", true }},
 		{"names", []string{"--domain", "x.org", "--names", "{branch}", "--hosts", "{service}.{env}", "--header", "a,b", "--header", "c", "--internal-suffix", "service", "--release-header", "R"}, nil, func(c *app.Config) {
 			c.Domain, c.NamePattern, c.HostPattern, c.Headers, c.InternalSuffixes, c.ReleaseHeader = "x.org", "{branch}", "{service}.{env}", []string{"a", "b", "c"}, []string{"service"}, "R"
@@ -73,7 +74,7 @@ func TestTheServersFlagsSayItsConfiguration(t *testing.T) {
 			c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("::1/128")}
 		}},
 		{"the rest", []string{"--data", "/d", "--runner", "local", "--etcd", "a:1,b:2", "--etcd-listen", "c:3", "--advertise", "10.0.0.1", "--max-builds", "3", "--log-size", "1", "--pass-env", "A,B", "--quota-builds", "1g", "--quota-checkouts", "512m", "--quota-logs", "0", "--allow-local-repos", "--take-down"}, nil, func(c *app.Config) {
-			c.Data, c.Etcd, c.EtcdListen, c.Advertise, c.MaxBuilds, c.LogSize, c.PassEnv, c.AllowLocal, c.TakeDown, c.QuotaBuilds, c.QuotaCheckouts, c.QuotaLogs = "/d", []string{"a:1", "b:2"}, "c:3", "10.0.0.1", 3, 1<<20, []string{"A", "B"}, true, true, 1<<30, 512<<20, 0
+			c.Data, c.Etcd, c.EtcdListen, c.Advertise, c.MaxBuilds, c.LogSize, c.PassEnv, c.AllowLocal, c.TakeDown, c.QuotaBuilds, c.QuotaCheckouts, c.QuotaLogs, c.Given["advertise"] = "/d", []string{"a:1", "b:2"}, "c:3", "10.0.0.1", 3, 1<<20, []string{"A", "B"}, true, true, 1<<30, 512<<20, 0, true
 		}},
 		{"variables", nil, map[string]string{
 			"DAYFLY_HTTP": ":1", "DAYFLY_KEEP_LOGS": "2h", "DAYFLY_MAX_BUILDS": "2", "DAYFLY_HEADER": "a,b", "DAYFLY_ALLOW_FOREVER": "true", "DAYFLY_TRUSTED_PROXIES": "10.0.0.0/8", "DAYFLY_ETCD": "e:1", "DAYFLY_DNS": "",
@@ -158,7 +159,7 @@ func TestAServerWithWrongFlagsEndsWithTwoBeforeItBegins(t *testing.T) {
 		says []string
 	}{
 		{args: "--https :443", says: []string{"--https", "does not have that yet", "leave it empty"}},
-		{args: "--dns :53", says: []string{"--dns", "does not have that yet"}},
+		{args: "--dns 53", says: []string{"--dns", "HOST:PORT"}},
 		{vars: map[string]string{"DAYFLY_HTTPS": ":443"}, says: []string{"--https", "does not have that yet"}},
 		{args: "--runner docker", says: []string{"--runner", "local only"}},
 		{args: "--keep soon", says: []string{"--keep", `"soon"`, "such as 36h"}},

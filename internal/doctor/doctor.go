@@ -26,6 +26,7 @@ type Host struct {
 	Data      string            // the data folder
 	Domain    string            // what public hosts end with
 	Addresses map[string]string // by flag
+	DNS       string            // where this server answers names; "" = nowhere
 	Users     bool              // services run as users of their own
 	// Ready says what is wrong with the state; nil = the server does not run.
 	Ready func(context.Context) error
@@ -200,8 +201,17 @@ func domain(ctx context.Context, h Host) []dayfly.Finding {
 	name := dayfly.NewID() + "." + h.Domain
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	addresses, err := net.DefaultResolver.LookupHost(ctx, name)
 	advice := "make a wildcard record *." + h.Domain + " that leads to this host"
+	if h.DNS != "" {
+		own := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, h.DNS)
+		}}
+		if _, err := own.LookupHost(ctx, name+"."); err != nil {
+			return bad("DNS", "look whether a firewall is in between", "this server does not answer at %s: %v", h.DNS, err)
+		}
+		advice = "have the system's resolver ask " + h.DNS + ", where this server answers, for " + h.Domain + " (and for internal), or " + advice
+	}
+	addresses, err := net.DefaultResolver.LookupHost(ctx, name)
 	if err != nil {
 		return bad("DNS", advice, "a host such as %s is not found: %v", name, err)
 	}

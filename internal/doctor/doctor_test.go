@@ -101,6 +101,9 @@ func TestWhatIsWrongIsFoundAndExplained(t *testing.T) {
 			}
 		}},
 		{"no wildcard record", "DNS", "not found", "*.dayfly.invalid", func(_ *testing.T, h *Host) { h.Domain = "dayfly.invalid" }},
+		{"a DNS of ours that does not answer", "DNS", "does not answer", "firewall", func(_ *testing.T, h *Host) {
+			h.Domain, h.DNS = "dayfly.invalid", free.Addr().String()
+		}},
 		{"nobody answers", "port of --http", "nobody answers", "firewall", func(_ *testing.T, h *Host) { h.Addresses["http"] = free.Addr().String() }},
 		{"a port in use, no server", "port of --http", "in use", "--http", func(_ *testing.T, h *Host) {
 			h.Ready, h.Leftovers, h.Addresses["http"] = nil, nil, busy.Addr().String()

@@ -103,6 +103,7 @@ func TestScripts(t *testing.T) {
 			"mute":      cmdMute,
 			"memory":    cmdMemory,
 			"disk":      cmdDisk,
+			"names":     cmdNames,
 			"storm":     cmdStorm,
 			"race":      cmdRace,
 		},
@@ -162,14 +163,18 @@ func dayfly(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdServer starts a server on free ports with the given flags and waits until it is
-// ready, which is asked on loopback also where --listen is all addresses. $API, $HTTP and $INTERNAL are its addresses, $LOG is its log.
+// ready, which is asked on loopback also where --listen is all addresses. $API, $HTTP and $INTERNAL are its addresses, $LOG is its log;
+// "--dns PORT" answers names on the port $DNS.
 func cmdServer(ts *testscript.TestScript, neg bool, args []string) {
 	s := theServer(ts)
-	ports := freePorts(ts, 3)
+	ports := freePorts(ts, 4)
 	if i := slices.Index(args, "--listen"); i >= 0 {
 		_, port, err := net.SplitHostPort(args[i+1])
 		ts.Check(err)
 		ports[0] = port
+	}
+	if i := slices.Index(args, "--dns"); i >= 0 && args[i+1] == "PORT" {
+		args[i+1] = "127.0.0.1:" + ports[3]
 	}
 	s.api = "http://127.0.0.1:" + ports[0]
 	s.log = ts.MkAbs("server.log")
@@ -181,6 +186,7 @@ func cmdServer(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("DAYFLY_SERVER", s.api)
 	ts.Setenv("HTTP", ports[1])
 	ts.Setenv("INTERNAL", ports[2])
+	ts.Setenv("DNS", ports[3])
 	ts.Setenv("LOG", s.log)
 	s.start(ts)
 }
