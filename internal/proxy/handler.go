@@ -48,7 +48,7 @@ func (p *Proxy) Public() http.Handler {
 func (p *Proxy) Internal() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		local, _ := r.Context().Value(localKey{}).(netip.Addr)
-		m := p.Table.Internal(route.Call{Host: r.Host, Path: r.URL.Path, Local: local, Header: p.named(r.Header)})
+		m := p.Table.Internal(route.Call{Host: r.Host, Path: r.URL.Path, Local: local, Header: p.named(r.Header), Trace: p.traces.environment(r.Header.Get("Traceparent"))})
 		choose := r.Header.Get(p.ReleaseHeader)
 		r.Header.Del(p.ReleaseHeader)
 		p.handle(w, r, m, choose)
@@ -196,6 +196,9 @@ func (f *forward) rewrite(pr *httputil.ProxyRequest) {
 	if !validTraceparent(h.Get("Traceparent")) {
 		h.Set("Traceparent", newTraceparent())
 		h.Del("Tracestate")
+	}
+	if f.match.FromOutside() {
+		f.proxy.traces.remember(h.Get("Traceparent"), f.match.Environment)
 	}
 	if _, ok := in.Header["User-Agent"]; !ok {
 		h.Set("User-Agent", "") // none is invented

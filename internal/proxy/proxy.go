@@ -53,6 +53,7 @@ const envHeader = "X-Dayfly-Env"
 type Proxy struct {
 	Config
 	http1, h2c *http.Transport
+	traces     *traces
 	debug      *log.Logger // for what net/http has to say
 	public     *http.Server
 	internal   *http.Server
@@ -75,7 +76,7 @@ func New(config Config) *Proxy {
 	if config.Logger == nil {
 		config.Logger = slog.Default()
 	}
-	p := &Proxy{Config: config, heard: time.Second, debug: slog.NewLogLogger(config.Logger.Handler(), slog.LevelDebug)}
+	p := &Proxy{Config: config, traces: newTraces(time.Now), heard: time.Second, debug: slog.NewLogLogger(config.Logger.Handler(), slog.LevelDebug)}
 	p.stopTCP, p.closeTCP = context.WithCancel(context.Background())
 	dialer := &net.Dialer{Timeout: 3 * time.Second, KeepAlive: 30 * time.Second}
 	transport := func() *http.Transport {

@@ -105,6 +105,9 @@ func (m Match) Choose() bool {
 	return m.service != nil && (!m.public || m.service.choose)
 }
 
+// FromOutside says whether the request is one from outside.
+func (m Match) FromOutside() bool { return m.public }
+
 // Header is the value by which headers name the environment that the request is for: its own, or
 // its name.
 func (m Match) Header() string {

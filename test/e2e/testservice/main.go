@@ -11,7 +11,7 @@
 //	daemon          as http, with a child of a session of its own that has no variables and no parent
 //
 // http: / tells who answers (with the content of the file SERVICE/VERSION or VERSION), /env prints the
-// environment, /call?url=U calls U with the headers that services hand on, /slow takes
+// environment, /call?url=U calls U with the headers that services hand on (with only= one of them), /slow takes
 // a second, /exit ends the process, /headers shows what arrived, /fail fails, /id shows the
 // user, /write writes a private file and /read?file=F reads one.
 package main
@@ -157,7 +157,7 @@ func serve(ctx context.Context) error {
 			return
 		}
 		for _, h := range []string{"X-Dayfly-Env", "Baggage", "Traceparent"} {
-			if v := r.Header.Get(h); v != "" && r.FormValue("bare") == "" {
+			if v := r.Header.Get(h); v != "" && r.FormValue("bare") == "" && (r.FormValue("only") == "" || strings.EqualFold(r.FormValue("only"), h)) {
 				req.Header.Set(h, v)
 			}
 		}
