@@ -2,16 +2,20 @@ package api_test
 
 import (
 	"context"
+	"encoding/base64"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/api"
 	"github.com/dayfly-dev/dayfly/internal/api/apitest"
 )
 
@@ -304,4 +308,69 @@ func TestARevokedTokenEndsAQuietStreamWithTheNextHeartbeat(t *testing.T) {
 			t.Errorf("after %s: %s", took, out.Body)
 		}
 	})
+}
+
+// gitRig is a rig that takes pushes, and says what reached them.
+func gitRig(t *testing.T, needToken bool) (r *rig, reached *atomic.Int32) {
+	t.Helper()
+	c, reached := &apitest.Control{}, &atomic.Int32{}
+	if _, _, err := c.CreateToken(t.Context(), "ci"); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(api.New(api.Config{
+		Control: c, Version: "test", NeedToken: needToken, Logger: slog.New(slog.DiscardHandler),
+		Git: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { reached.Add(1); w.WriteHeader(http.StatusNoContent) }),
+	}))
+	t.Cleanup(server.Close)
+	return &rig{T: t, control: c, server: server}, reached
+}
+
+func basic(user, password string) string {
+	return "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+}
+
+func TestGitShowsATokenAsThePassword(t *testing.T) {
+	const refs, none = "/git/shop.git/info/refs?service=git-receive-pack", "X-None: of-these"
+	for _, c := range []struct {
+		header       string
+		needed, free int // the answers where a token is needed, and where not
+	}{
+		{none, 401, 204},
+		{basic("anybody", "secret-of-ci"), 204, 204},
+		{basic("", "secret-of-ci"), 204, 204},
+		{"Authorization: Bearer secret-of-ci", 204, 204},
+		{basic("secret-of-ci", ""), 401, 401},
+		{basic("anybody", "secret-of-nobody"), 401, 401},
+		{"Authorization: Basic %%%", 401, 204},
+	} {
+		for need, want := range map[bool]int{true: c.needed, false: c.free} {
+			r, reached := gitRig(t, need)
+			got := r.call("GET", refs, "", c.header)
+			if got.status != want || (reached.Load() == 1) != (want == 204) {
+				t.Errorf("%s, needed %t: %d, reached %d times", c.header, need, got.status, reached.Load())
+			}
+			if asks := got.header.Get("WWW-Authenticate"); want == 401 && (!strings.HasPrefix(asks, "Basic realm=") || strings.Contains(got.body, "secret-of")) {
+				t.Errorf("%s: %q, %s", c.header, asks, got.body)
+			}
+		}
+	}
+	r, _ := gitRig(t, true)
+	if err := r.control.DeleteToken(t.Context(), "ci"); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.call("GET", refs, "", basic("git", "secret-of-ci")); got.status != 401 {
+		t.Errorf("a token that was revoked: %d", got.status)
+	}
+	if got := r.call("GET", "/v1/projects", "", basic("git", "secret-of-ci")); got.status != 401 {
+		t.Errorf("elsewhere than for git a password is no token: %d", got.status)
+	}
+}
+
+func TestAPageOfAnotherOriginCannotPush(t *testing.T) {
+	r, reached := gitRig(t, false)
+	for _, header := range []string{"Origin: https://evil.example", "Sec-Fetch-Site: cross-site", "Host: evil.example"} {
+		if got := r.call("POST", "/git/shop.git/git-receive-pack", "", header); got.status < 400 || reached.Load() != 0 {
+			t.Errorf("%s: %d, reached %d times", header, got.status, reached.Load())
+		}
+	}
 }

@@ -20,12 +20,22 @@ import (
 
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/api/client"
+	"github.com/dayfly-dev/dayfly/internal/source"
 )
 
 // asService makes the test binary the program of a service: it says who it is.
 const asService = "as-service"
 
+// asHook makes it a hook of git.
+const asHook = "as-hook"
+
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == asHook {
+		if err := source.RunHook(os.Args[2:], os.Getenv, os.Stdin, os.Stdout); err != nil {
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) > 1 && os.Args[1] == asService {
 		panic(http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintf(w, "%s is %d", os.Getenv("DAYFLY_ENV"), os.Getpid())

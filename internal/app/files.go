@@ -55,6 +55,8 @@ func (e *environmentFiles) look(ctx context.Context, files []folder.File) time.D
 	if same {
 		return glance
 	}
+	// As it was before: what changes in the meantime is looked at once more.
+	before := map[bool]string{true: e.control.Surroundings(e.source(), true), false: e.control.Surroundings(e.source(), false)}
 	read := make([]control.EnvironmentFile, len(files))
 	for i, f := range files {
 		read[i] = control.EnvironmentFile{Origin: e.origin(f), Err: f.Err}
@@ -70,7 +72,7 @@ func (e *environmentFiles) look(ctx context.Context, files []folder.File) time.D
 		return glance
 	}
 	e.files, e.waiting, e.due = append([]folder.File{}, files...), len(out.Problems) > 0, time.Time{}
-	e.around = e.control.Surroundings(e.source(), e.waiting)
+	e.around = before[e.waiting]
 	if out.Again > 0 {
 		e.due = time.Now().Add(out.Again)
 	}

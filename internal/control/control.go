@@ -75,6 +75,10 @@ type Control struct {
 	reserved map[string]string    // ids of projects that are pushed to before they are there, by name
 	hooks    map[string]time.Time // when a hook was delivered, or refused
 	told     map[string]told      // what was last said about a branch, by project and branch
+	// following lets one at a time follow the default branch of a project, by its id.
+	following map[string]chan struct{}
+	// seen are the branches as last seen, by project and repository.
+	seen map[string]map[string]dayfly.Heads
 }
 
 // Parts is what a Control works with.
@@ -94,6 +98,7 @@ func New(config Config, p Parts) *Control {
 		config: config, store: p.Store, cache: p.Cache, resolver: p.Resolver, vault: p.Vault, logs: p.Logs,
 		now: p.Now, log: p.Logger, hub: hub{waiters: map[string]map[chan struct{}]bool{}},
 		reserved: map[string]string{}, told: map[string]told{}, hooks: map[string]time.Time{},
+		following: map[string]chan struct{}{}, seen: map[string]map[string]dayfly.Heads{},
 	}
 }
 

@@ -47,9 +47,10 @@ const (
 // it adds, changes and ends them. A file that cannot be used is passed over: what runs of it goes
 // on, and where nothing does, an environment without services says what is wrong.
 func (c *Control) SyncFiles(ctx context.Context, source string, files []EnvironmentFile) (FilesOutcome, error) {
-	s := &filesSync{Control: c, source: source, wanted: map[string]fileEnvironment{}, broken: map[string]string{}, failed: map[string]string{},
+	s := &filesSync{Control: c, source: source, files: map[string]bool{}, wanted: map[string]fileEnvironment{}, broken: map[string]string{}, failed: map[string]string{},
 		out: FilesOutcome{Problems: map[string]string{}}}
 	for _, f := range files {
+		s.files[f.Origin] = true
 		s.add(f)
 	}
 	for _, step := range []func(context.Context) error{s.leaveExpired, s.end, s.make, s.report} {
@@ -58,7 +59,8 @@ func (c *Control) SyncFiles(ctx context.Context, source string, files []Environm
 		}
 	}
 	for _, f := range files {
-		if f.Err == nil && s.left[f.Origin] == 0 {
+		// A file without environments, or whose names another one has, has not had its time.
+		if _, broken := s.broken[f.Origin]; !broken && len(f.Specs) > 0 && s.left[f.Origin] == 0 {
 			s.out.Expired = append(s.out.Expired, f.Origin)
 		}
 	}
@@ -102,6 +104,7 @@ func (c *Control) syncProjectFiles(ctx context.Context, p dayfly.Project) (Files
 type filesSync struct {
 	*Control
 	source string
+	files  map[string]bool            // all, by origin
 	wanted map[string]fileEnvironment // by name
 	broken map[string]string          // why a file cannot be used at all, by origin
 	left   map[string]int             // environments that have not expired, by origin
@@ -168,7 +171,7 @@ func (s *filesSync) end(ctx context.Context) error {
 	for r := range registry.EnvironmentsFrom(s.cache, s.source) {
 		_, asked := s.wanted[r.Key]
 		_, unreadable := s.broken[r.Value.Origin]
-		if r.Value.Deleting || asked || unreadable {
+		if r.Value.Deleting || asked || unreadable || s.files[r.Value.Origin] && s.isPlaceholder(r.Key) {
 			continue
 		}
 		s.tellEnvironment(ctx, r.Value, "file-gone", r.Value.Origin+" has it no longer: so it ends")
@@ -177,6 +180,12 @@ func (s *filesSync) end(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// isPlaceholder says whether an environment says what is wrong with a file, and nothing else.
+func (s *filesSync) isPlaceholder(name string) bool {
+	_, resolved := registry.Lookup(s.cache, registry.Resolutions, name)
+	return !resolved
 }
 
 // make makes and changes environments. What failed is tried once more where others have changed:
@@ -263,31 +272,42 @@ func (s *filesSync) soon(after time.Duration) {
 }
 
 // complaint is what is wrong with a file.
-type complaint struct{ origin, text string }
+type complaint struct {
+	origin, text string
+	spec         dayfly.EnvironmentSpec // what the file asks for, as far as that is known
+}
 
 // report writes what is wrong with files to their environments; where there is none, to one without
 // services that is made for it. What is right again is no longer reported.
 func (s *filesSync) report(ctx context.Context) error {
 	said := map[string]complaint{} // by name of an environment
-	for name, problem := range s.failed {
+	for _, name := range slices.Sorted(maps.Keys(s.failed)) {
 		origin := s.wanted[name].origin
-		said[name] = complaint{origin, fileProblem(origin, problem)}
-		s.out.Problems[origin] = problem
+		said[s.nameFor(name, origin, said)] = complaint{origin, fileProblem(origin, s.failed[name]), s.wanted[name].spec}
+		s.out.Problems[origin] = s.failed[name]
 	}
-	for origin, problem := range s.broken {
-		s.out.Problems[origin] = problem
+	for _, origin := range slices.Sorted(maps.Keys(s.broken)) {
+		wrong := complaint{origin: origin, text: fileProblem(origin, s.broken[origin])}
+		s.out.Problems[origin] = s.broken[origin]
 		found := false
 		for r := range registry.EnvironmentsFrom(s.cache, s.source) {
-			if r.Value.Origin == origin && !r.Value.Deleting {
-				said[r.Key], found = complaint{origin, fileProblem(origin, problem)}, true
+			if r.Value.Origin == origin && !r.Value.Deleting && !s.isPlaceholder(r.Key) {
+				said[r.Key], found = wrong, true
 			}
 		}
 		if !found {
-			said[dayfly.Slug(strings.TrimSuffix(path.Base(origin), path.Ext(origin)))] = complaint{origin, fileProblem(origin, problem)}
+			said[s.nameFor(dayfly.Slug(strings.TrimSuffix(path.Base(origin), path.Ext(origin))), origin, said)] = wrong
 		}
 	}
 	for r := range registry.EnvironmentsFrom(s.cache, s.source) {
-		if _, still := said[r.Key]; !still && r.Value.Problem != "" && !r.Value.Deleting {
+		_, still := said[r.Key]
+		switch {
+		case still || r.Value.Deleting:
+		case s.isPlaceholder(r.Key): // what it said is right again, or said elsewhere
+			if _, err := s.deleteRecord(ctx, r, false); err != nil && dayfly.ErrorCode(err) != dayfly.CodeNotFound {
+				return err
+			}
+		case r.Value.Problem != "":
 			if err := s.setProblem(ctx, r.Key, ""); err != nil {
 				return err
 			}
@@ -302,6 +322,19 @@ func (s *filesSync) report(ctx context.Context) error {
 	return nil
 }
 
+// nameFor gives the name of the environment that says what is wrong with a file: the wanted one, unless that is no
+// name, or somebody else's, also when that is another file's.
+func (s *filesSync) nameFor(name, origin string, said map[string]complaint) string {
+	there, ok := registry.Lookup(s.cache, registry.Environments, name)
+	asked, wanted := s.wanted[name]
+	its := wanted && asked.origin == origin
+	others := wanted && !its || ok && (there.Value.Source != s.source || there.Value.Origin != origin && !its)
+	if _, taken := said[name]; !others && !taken && dayfly.ValidName(name) == nil {
+		return name
+	}
+	return dayfly.WithSuffix(cmp.Or(dayfly.Slug(name), "file"), s.source+"/"+origin+"/"+name)
+}
+
 // fileProblem says of which file a problem is, unless it says so itself.
 func fileProblem(origin, problem string) string {
 	if strings.HasPrefix(problem, origin) || strings.Contains(problem, path.Base(origin)+":") {
@@ -313,17 +346,13 @@ func fileProblem(origin, problem string) string {
 // tell writes what is wrong to the environment of this name, or to one that is made for it.
 func (s *filesSync) tell(ctx context.Context, name string, wrong complaint) error {
 	there, ok := registry.Lookup(s.cache, registry.Environments, name)
-	if ok && there.Value.Source != s.source || dayfly.ValidName(name) != nil { // somebody else's, or no name
-		name = dayfly.WithSuffix(cmp.Or(dayfly.Slug(name), "file"), s.source+"/"+wrong.origin)
-		there, ok = registry.Lookup(s.cache, registry.Environments, name)
-	}
 	if ok {
 		if there.Value.Source != s.source {
 			return nil
 		}
 		return s.setProblem(ctx, name, wrong.text)
 	}
-	asked := s.wanted[name].spec
+	asked := wrong.spec
 	asked.Name = name
 	now := s.now()
 	rec := dayfly.EnvironmentRecord{

@@ -41,18 +41,45 @@ func (c *Control) FollowProject(ctx context.Context, name string, heads map[stri
 		return false, nil //nolint:nilerr // it is gone
 	}
 	defer c.moves.Add(1)
-	if p, err = c.readProject(ctx, p, heads); err != nil {
-		return false, err
-	}
-	files, err := c.syncProjectFiles(ctx, p)
+	c.see(p, heads)
+	p, files, err := c.followDefault(ctx, p, heads)
 	if err != nil {
 		return false, err
 	}
-	if err := c.endBranches(ctx, p, heads); err != nil {
+	waits, err := c.endBranches(ctx, p, heads)
+	if err != nil {
 		return false, err
 	}
 	again, err = c.makeBranches(ctx, p, heads)
-	return again || files.Again > 0, err
+	return again || waits || files.Again > 0, err
+}
+
+// followDefault follows what is on the default branch: the project's file, and files of
+// environments. Polls, pushes and hooks may do that at the same moment; one after the other they
+// never follow an older commit after a newer one.
+func (c *Control) followDefault(ctx context.Context, p dayfly.Project, heads map[string]dayfly.Heads) (dayfly.Project, FilesOutcome, error) {
+	c.mu.Lock()
+	lock := c.following[p.ID]
+	if lock == nil {
+		lock = make(chan struct{}, 1)
+		c.following[p.ID] = lock
+	}
+	c.mu.Unlock()
+	select {
+	case lock <- struct{}{}:
+		defer func() { <-lock }()
+	case <-ctx.Done():
+		return p, FilesOutcome{}, ctx.Err()
+	}
+	p, err := c.Project(ctx, p.Name)
+	if err != nil {
+		return p, FilesOutcome{}, err
+	}
+	if p, err = c.readProject(ctx, p, heads); err != nil {
+		return p, FilesOutcome{}, err
+	}
+	files, err := c.syncProjectFiles(ctx, p)
+	return p, files, err
 }
 
 // readProject reads the project's file again where the default branch has moved.
@@ -60,6 +87,14 @@ func (c *Control) readProject(ctx context.Context, p dayfly.Project, heads map[s
 	home, ok := heads[p.Home()]
 	commit := home.Branches[home.Default]
 	if !ok || commit == "" || commit == p.Commit {
+		return p, nil
+	}
+	// It was asked a while ago, and a push or a hook may have brought a newer commit since.
+	home, err := c.resolver.Heads(ctx, p.Home(), c.tokenOf(dayfly.Secret{}, p))
+	if err != nil {
+		return p, err
+	}
+	if commit = home.Branches[home.Default]; commit == "" || commit == p.Commit {
 		return p, nil
 	}
 	changed := p
@@ -82,24 +117,47 @@ func (c *Control) readProject(ctx context.Context, p dayfly.Project, heads map[s
 	return c.Project(ctx, p.Name)
 }
 
-// endBranches ends the environments that were made because of a branch that is gone.
-func (c *Control) endBranches(ctx context.Context, p dayfly.Project, heads map[string]dayfly.Heads) error {
+// endBranches ends the environments that were made because of a branch that is gone. It says
+// whether one has to end as soon as it is no longer frozen.
+func (c *Control) endBranches(ctx context.Context, p dayfly.Project, heads map[string]dayfly.Heads) (waits bool, err error) {
+	var fresh map[string]dayfly.Heads
 	for r := range registry.EnvironmentsOf(c.cache, p.Name) {
 		rec := r.Value
-		if !rec.Auto || rec.Frozen || rec.Deleting || rec.Spec.Branch == "" {
+		if !rec.Auto || rec.Source != "" || rec.Deleting || rec.Spec.Branch == "" {
 			continue
 		}
 		repos := []string{p.Hosted()}
 		if !rec.Pushed {
 			repos = reposOf(p)
 		}
-		there := slices.ContainsFunc(repos, func(repo string) bool { return mayHave(p, heads, repo, rec.Spec.Branch, rec.Pushed) })
-		if there {
+		have := func(heads map[string]dayfly.Heads) bool {
+			return slices.ContainsFunc(repos, func(repo string) bool { return mayHave(p, heads, repo, rec.Spec.Branch, rec.Pushed) })
+		}
+		if have(heads) {
+			continue
+		}
+		if rec.Frozen {
+			waits = true
+			continue
+		}
+		// The branch may be newer than what is known of the repositories: a push makes its
+		// environment at once. Asked after the record was read, they have it.
+		if fresh == nil {
+			if fresh, err = c.askAll(ctx, p); err != nil {
+				c.log.Debug("a repository does not say whether a branch is gone", "project", p.Name, "error", err)
+			}
+			if ctx.Err() != nil {
+				return waits, ctx.Err()
+			}
+			maps.DeleteFunc(fresh, func(repo string, _ dayfly.Heads) bool { _, ok := heads[repo]; return !ok })
+		}
+		if have(fresh) {
+			waits = true
 			continue
 		}
 		c.tellEnvironment(ctx, rec, "branch-gone", "the branch "+rec.Spec.Branch+" is gone: so is its environment")
 		if _, err := c.deleteRecord(ctx, r, false); err != nil && dayfly.ErrorCode(err) != dayfly.CodeNotFound {
-			return err
+			return waits, err
 		}
 	}
 	for d := range registry.DismissedOf(c.cache, p.Name) {
@@ -108,10 +166,10 @@ func (c *Control) endBranches(ctx context.Context, p dayfly.Project, heads map[s
 			continue
 		}
 		if err := c.commit(ctx, registry.Delete(registry.Dismissed, d.Key)); err != nil {
-			return err
+			return waits, err
 		}
 	}
-	return nil
+	return waits, nil
 }
 
 // mayHave says whether a repository has a branch, as far as one can tell: one that could not be
@@ -146,6 +204,16 @@ func isDismissed(d registry.DismissedBranch, commits []string) bool {
 	return len(commits) > 0 && !slices.ContainsFunc(commits, func(commit string) bool { return !slices.Contains(d.Commits, commit) })
 }
 
+// see remembers the branches of a project's repositories.
+func (c *Control) see(p dayfly.Project, heads map[string]dayfly.Heads) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seen[p.ID] == nil {
+		c.seen[p.ID] = map[string]dayfly.Heads{}
+	}
+	maps.Copy(c.seen[p.ID], heads)
+}
+
 // dismissal notes that a branch shall not become an environment again before it moves.
 func (c *Control) dismissal(r registry.Record[dayfly.EnvironmentRecord]) []registry.Op {
 	rec := r.Value
@@ -154,6 +222,12 @@ func (c *Control) dismissal(r registry.Record[dayfly.EnvironmentRecord]) []regis
 		return nil
 	}
 	d := registry.DismissedBranch{Project: rec.Spec.Project, Branch: rec.Spec.Branch}
+	// It may be behind its branch: frozen, or because of a mistake there.
+	if p, ok := registry.Lookup(c.cache, registry.Projects, rec.Spec.Project); ok {
+		c.mu.Lock()
+		d.Commits, _ = branchCommits(p.Value, c.seen[p.Value.ID], rec.Spec.Branch)
+		c.mu.Unlock()
+	}
 	for _, rs := range res.Value.Services {
 		if rs.Version == rec.Spec.Branch && !slices.Contains(d.Commits, rs.Commit) {
 			d.Commits = append(d.Commits, rs.Commit)
@@ -173,19 +247,29 @@ func (c *Control) makeBranches(ctx context.Context, p dayfly.Project, heads map[
 			}
 		}
 	}
+	has, going := map[string]bool{}, map[string]bool{}
 	for r := range registry.EnvironmentsOf(c.cache, p.Name) {
-		pushed, ok := wanted[r.Value.Spec.Branch]
-		if !ok || r.Value.Origin != "" {
-			continue
-		}
-		delete(wanted, r.Value.Spec.Branch)
-		if r.Key == c.usualName(p, r.Value.Spec.Branch) {
-			if err := c.mark(ctx, r.Key, wish{auto: true, pushed: pushed}); err != nil {
-				return false, err
+		branch := r.Value.Spec.Branch
+		pushed, ok := wanted[branch]
+		usual := r.Key == c.usualName(p, branch)
+		switch {
+		case !ok || r.Value.Origin != "" && !usual:
+		case r.Value.Deleting: // there is another one to be made when it is gone
+			going[branch] = true
+		default:
+			has[branch] = true
+			if usual {
+				if err := c.mark(ctx, r.Key, wish{auto: true, pushed: pushed}); err != nil {
+					return false, err
+				}
 			}
 		}
 	}
-	for _, branch := range slices.Sorted(maps.Keys(wanted)) {
+	maps.DeleteFunc(wanted, func(branch string, _ bool) bool { return has[branch] })
+	branches := slices.Sorted(maps.Keys(wanted))
+	// Those whose name is still in use come last: they wait for it.
+	slices.SortStableFunc(branches, func(a, b string) int { return order(going[a]) - order(going[b]) })
+	for _, branch := range branches {
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
@@ -224,6 +308,13 @@ func (c *Control) makeBranches(ctx context.Context, p dayfly.Project, heads map[
 	return again, nil
 }
 
+func order(last bool) int {
+	if last {
+		return 1
+	}
+	return 0
+}
+
 // usualName is what the environment of a branch is called.
 func (c *Control) usualName(p dayfly.Project, branch string) string {
 	return dayfly.EnvironmentName(c.config.NamePattern, p.Name, branch)
@@ -251,7 +342,8 @@ func (c *Control) mark(ctx context.Context, name string, w wish) error {
 	for {
 		r, ok := registry.Lookup(c.cache, registry.Environments, name)
 		rec := r.Value
-		auto, isPushed, frozen := rec.Auto || w.auto, rec.Pushed || w.pushed, rec.Frozen || w.frozen
+		// One of a file ends with that, whatever becomes of the branch.
+		auto, isPushed, frozen := rec.Auto || w.auto && rec.Source == "", rec.Pushed || w.pushed, rec.Frozen || w.frozen
 		same := auto == rec.Auto && isPushed == rec.Pushed && frozen == rec.Frozen
 		rec.Auto, rec.Pushed, rec.Frozen = auto, isPushed, frozen
 		if !ok || rec.Deleting || same {

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -142,10 +143,13 @@ func (c *Control) skipHook(p dayfly.Project, h dayfly.Hook) string {
 // followHook looks at the repositories of a project, and says why nothing came of it.
 func (c *Control) followHook(ctx context.Context, p dayfly.Project, h dayfly.Hook) string {
 	heads, err := c.askAll(ctx, p)
-	if err != nil {
-		return err.Error()
+	if err != nil && !slices.ContainsFunc(slices.Collect(maps.Keys(heads)), func(repo string) bool { return sameRepo(repo, h.Repository) }) {
+		return err.Error() // another one that does not answer is another's trouble
 	}
 	if _, err := c.FollowProject(ctx, p.Name, heads); err != nil {
+		return err.Error()
+	}
+	if p, err = c.Project(ctx, p.Name); err != nil { // its patterns may be others now
 		return err.Error()
 	}
 	branch, isBranch := strings.CutPrefix(h.Ref, "refs/heads/")
@@ -201,7 +205,7 @@ func (c *Control) askAll(ctx context.Context, p dayfly.Project) (map[string]dayf
 // tellRefused makes an event of a hook that was refused, not too often.
 func (c *Control) tellRefused(ctx context.Context, p dayfly.Project, message string) {
 	c.mu.Lock()
-	key, now := p.ID+" "+message, c.now()
+	key, now := p.ID+" refused", c.now() // not by message: those who are refused choose what it says
 	last, said := c.hooks[key]
 	if quiet := said && now.Sub(last) < hookNoise; quiet {
 		c.mu.Unlock()

@@ -111,6 +111,9 @@ func (c *Control) createHosted(ctx context.Context, name string) (dayfly.Project
 		p := dayfly.Project{Format: dayfly.Format, ID: c.reserve(name), Name: name, CreatedAt: c.now()}
 		err := c.commit(ctx, registry.Create(registry.Projects, name, p))
 		if err == nil {
+			c.mu.Lock()
+			delete(c.reserved, name) // another project of this name is another one, with branches of its own
+			c.mu.Unlock()
 			made, err := c.freshProject(ctx, name)
 			return made, true, err
 		}

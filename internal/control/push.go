@@ -116,11 +116,10 @@ func (c *Control) PushLanded(ctx context.Context, p dayfly.Project, branches []P
 		return
 	}
 	heads, err := c.pushedHeads(done, p, PushedBranch{})
+	c.see(p, heads)
 	var files FilesOutcome
 	if err == nil && p.Repo == "" {
-		if p, err = c.readProject(done, p, heads); err == nil {
-			files, err = c.syncProjectFiles(done, p)
-		}
+		p, files, err = c.followDefault(done, p, heads)
 	}
 	if err != nil {
 		say("error: " + err.Error())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -44,6 +45,7 @@ type world struct {
 	git   *repositories
 	logs  *printed
 	clock *clock
+	again func() *control.Control // another one on the same state
 }
 
 func defaults() control.Config {
@@ -70,14 +72,18 @@ func start(t *testing.T, change ...func(*control.Config)) *world {
 	for _, c := range change {
 		c(&config)
 	}
-	w.Control = control.New(config, control.Parts{
-		Store: store, Cache: cache, Resolver: w.git, Vault: keys, Logs: w.logs, Now: w.clock.Now, Logger: quiet,
-	})
+	w.again = func() *control.Control {
+		return control.New(config, control.Parts{
+			Store: store, Cache: cache, Resolver: w.git, Vault: keys, Logs: w.logs, Now: w.clock.Now, Logger: quiet,
+		})
+	}
+	w.Control = w.again()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
+	first := w.Control
 	go func() {
 		defer close(done)
-		w.Control.Run(ctx)
+		first.Run(ctx)
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -204,6 +210,8 @@ func (c *clock) forward(d dayfly.Duration) {
 // when the test says so.
 type repositories struct {
 	heads    map[string]dayfly.Heads   // by repository
+	silent   map[string]bool           // repositories that do not answer
+	repos    []string                  // of services that live elsewhere
 	broken   map[string]bool           // commits whose project file is
 	files    map[string][]resolve.File // of environments, by commit
 	branches dayfly.BranchPatterns
@@ -268,6 +276,11 @@ func (r *repositories) Resolve(_ context.Context, in resolve.Input) (*dayfly.Res
 		}
 	}
 	commit := r.commits[spec.Branch]
+	if r.heads != nil {
+		if commit = r.leadsTo(in); commit == "" {
+			return nil, dayfly.Errorf(dayfly.CodeNotFound, "there is no branch %s", spec.Branch)
+		}
+	}
 	if commit == "" {
 		commit = "first"
 	}
@@ -297,12 +310,34 @@ func (r *repositories) Resolve(_ context.Context, in resolve.Input) (*dayfly.Res
 	return res, nil
 }
 
+// leadsTo finds the commit of a branch: in the repository of the project, or else where a service lives.
+func (r *repositories) leadsTo(in resolve.Input) string {
+	home := cmp.Or(in.Repo, in.Project.Home())
+	for _, repo := range append([]string{home, in.Project.Home()}, in.Project.Repos...) {
+		heads, ok := in.Heads[repo]
+		if !ok {
+			heads = r.heads[repo]
+		}
+		if commit := heads.Branches[cmp.Or(in.Record.Spec.Branch, heads.Default)]; commit != "" {
+			return commit
+		}
+	}
+	return ""
+}
+
 // Heads implements control.Resolver.
 func (r *repositories) Heads(_ context.Context, repo string, _ dayfly.Secret) (dayfly.Heads, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.silent[repo] {
+		return dayfly.Heads{}, dayfly.Errorf(dayfly.CodeUnavailable, "%s does not answer", repo)
+	}
 	if heads, ok := r.heads[repo]; ok {
+		heads.Branches = maps.Clone(heads.Branches)
 		return heads, nil
+	}
+	if r.heads != nil {
+		return dayfly.Heads{}, nil
 	}
 	return dayfly.Heads{Default: "main", Branches: map[string]string{"main": "first"}}, nil
 }
@@ -334,7 +369,7 @@ func (r *repositories) Project(_ context.Context, repo string, _ dayfly.Secret) 
 	if strings.HasSuffix(repo, "/nothing") {
 		return resolve.ProjectInfo{}, dayfly.Errorf(dayfly.CodeNotFound, "there is no repository %s", repo)
 	}
-	return resolve.ProjectInfo{Name: repo[strings.LastIndex(repo, "/")+1:], DefaultBranch: "main", Keep: r.keep, Branches: r.branches}, nil
+	return resolve.ProjectInfo{Name: repo[strings.LastIndex(repo, "/")+1:], DefaultBranch: "main", Keep: r.keep, Branches: r.branches, Repos: r.repos}, nil
 }
 
 // CleanRepo implements control.Resolver.
@@ -379,4 +414,9 @@ func (p *printed) Logs(ctx context.Context, deployment string, o runner.LogOptio
 			<-ctx.Done()
 		}
 	}
+}
+
+// filesAt gives one file of environments at a commit.
+func filesAt(commit, name, text string) map[string][]resolve.File {
+	return map[string][]resolve.File{commit: {{Name: name, Data: []byte(text)}}}
 }

@@ -246,8 +246,12 @@ func (r *Reconciler) changed(ctx context.Context, t turn) bool {
 			heads, err := r.News.Heads(ctx, t.repo, t.credential)
 			// Without them nothing counts as current, and each environment says what is wrong.
 			f.saw(heads, err == nil)
+			f.next = time.Time{}
+			if err != nil { // its files may stay as they are
+				f.next = r.Now().Add(r.Poll)
+			}
 		}
-		f.known, f.print, f.next = true, print, time.Time{}
+		f.known, f.print = true, print
 		return news
 	}
 	heads, err := r.News.Heads(ctx, t.repo, t.credential)
@@ -311,6 +315,9 @@ func (r *Reconciler) refresh(ctx context.Context, name string, heads map[string]
 		return
 	}
 	problem := "cannot follow its branch: " + err.Error()
+	if res, ok := registry.Lookup(r.Cache, registry.Resolutions, name); ok && res.Value.Problem == problem {
+		return // it was said
+	}
 	if err := r.Asked.ReportProblem(ctx, name, problem); err != nil {
 		r.Logger.Warn("a problem could not be written", "environment", name, "error", err)
 	}

@@ -444,3 +444,118 @@ func TestARepositoryThatDoesNotAnswerKeepsNoOtherFromBeingFollowed(t *testing.T)
 		t.Errorf("refreshed %s", name)
 	}
 }
+
+// faulty is one repository that answers as the test says.
+type faulty struct {
+	local bool
+	fails chan bool // whether the next question fails
+	asked chan time.Time
+	now   func() time.Time
+}
+
+func (f faulty) Fingerprint(string) (string, bool) { return "same", f.local }
+
+func (f faulty) Heads(context.Context, string, string) (dayfly.Heads, error) {
+	fails := <-f.fails
+	f.asked <- f.now()
+	if fails {
+		return dayfly.Heads{}, fmt.Errorf("no answer")
+	}
+	return dayfly.Heads{Default: "main", Branches: map[string]string{"main": "1"}}, nil
+}
+
+// pass sets the clock forward in steps until the repository is asked, and says how long that took.
+func (w *world) pass(f faulty, fails bool, step time.Duration) time.Duration {
+	w.Helper()
+	f.fails <- fails
+	began := w.now()
+	for {
+		select {
+		case at := <-f.asked:
+			return at.Sub(began)
+		case <-time.After(400 * time.Millisecond): // it had its chance: it looks every 300 ms
+			w.mu.Lock()
+			w.ahead += step
+			w.mu.Unlock()
+		case <-w.Context().Done():
+			w.Fatal("it is never asked")
+		}
+	}
+}
+
+func TestARepositoryThatDoesNotAnswerIsAskedLessAndLessOften(t *testing.T) {
+	w := newWorld(t, kinds()[0])
+	w.commit(registry.Create(registry.Projects, "p", dayfly.Project{Format: dayfly.Format, ID: dayfly.NewID(), Name: "p", Repo: "elsewhere"}))
+	f := faulty{fails: make(chan bool, 1), asked: make(chan time.Time), now: w.now}
+	w.news = f
+	w.start()
+	w.pass(f, true, 0)
+	for i, least := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
+		least *= time.Minute
+		if got := w.pass(f, true, least/2); got < least-10*time.Second {
+			t.Errorf("pause %d: %s, want %s", i, got, least)
+		}
+	}
+	w.pass(f, false, 30*time.Minute)
+	if got := w.pass(f, false, time.Minute/4); got > 2*time.Minute { // back to what is usual
+		t.Errorf("it is asked after %s", got)
+	}
+}
+
+func TestALocalRepositoryThatCouldNotBeReadIsReadAgainAlthoughItStays(t *testing.T) {
+	w := newWorld(t, kinds()[0])
+	w.commit(registry.Create(registry.Projects, "p", dayfly.Project{Format: dayfly.Format, ID: dayfly.NewID(), Name: "p", Repo: "/here"}))
+	f := faulty{local: true, fails: make(chan bool, 1), asked: make(chan time.Time), now: w.now}
+	followed := make(chan int, 10)
+	w.news = f
+	w.asked = asked{follow: func(_ string, heads map[string]dayfly.Heads) (bool, error) {
+		followed <- len(heads)
+		return false, nil
+	}}
+	w.start()
+	w.pass(f, true, 0)
+	if n := <-followed; n != 0 {
+		t.Errorf("what is not known counts as known")
+	}
+	w.pass(f, false, time.Minute)
+	if n := <-followed; n != 1 {
+		t.Errorf("it is followed with %d repositories", n)
+	}
+}
+
+func TestAProblemThatStaysIsSaidOnce(t *testing.T) {
+	w := newWorld(t, kinds()[0])
+	repository := news{make(chan string, 1)}
+	repository.print <- "0"
+	refreshed := make(chan string)
+	w.news = repository
+	w.asked = asked{
+		refresh: func(name string) error { refreshed <- name; return fmt.Errorf("the branch is gone") },
+		problem: func(_, problem string) {
+			res, _ := registry.Lookup(w.cache, registry.Resolutions, "e")
+			res.Value.Problem = problem
+			w.commit(registry.Update(registry.Resolutions, "e", res.Value, res.Revision))
+		},
+	}
+	w.create(service("frontend", web, "1", nil))
+	w.start()
+	<-refreshed
+	said := func() (n int) {
+		for _, message := range w.events() {
+			if message == "cannot follow its branch: the branch is gone" {
+				n++
+			}
+		}
+		return n
+	}
+	w.told(func(message string) bool { return strings.HasPrefix(message, "cannot follow") })
+	for i := range 5 {
+		<-repository.print
+		repository.print <- fmt.Sprint(i + 1)
+		<-refreshed
+	}
+	w.stop() // all that was begun is done
+	if n := said(); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+}

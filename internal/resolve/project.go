@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"path"
@@ -85,8 +86,14 @@ func (r *Resolver) EnvironmentFiles(ctx context.Context, repo string, token dayf
 	}
 	defer root.Close()
 	entries, err := fs.ReadDir(root.FS(), "environments")
+	if info, statErr := root.Lstat("environments"); statErr != nil || !info.IsDir() {
+		if statErr == nil || errors.Is(statErr, fs.ErrNotExist) {
+			return nil, nil // there is no such folder
+		}
+		return nil, statErr
+	}
 	if err != nil {
-		return nil, nil //nolint:nilerr // there is no such folder
+		return nil, err
 	}
 	var files []File
 	for _, e := range entries {
