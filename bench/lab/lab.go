@@ -338,6 +338,17 @@ func CPU(pid int) time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
+// ChildrenCPU is what those have used that a process has started and waited for, with theirs.
+func ChildrenCPU(pid int) time.Duration {
+	fields := stat(pid)
+	if len(fields) < 15 {
+		return 0
+	}
+	user, _ := strconv.Atoi(fields[13])
+	system, _ := strconv.Atoi(fields[14])
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
 // stat gives the fields of /proc/PID/stat from the state on.
 func stat(pid int) []string {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

@@ -298,6 +298,7 @@ which takes everything away.`,
 				return err
 			}
 			config.HTTP = ":8080"                    // also for root: nothing here needs port 80
+			config.Hook = hook                       // it takes pushes
 			config.FirstUser, config.LastUser = 0, 0 // so that it works wherever Go is installed
 			return demo.Run(cmd.Context(), demo.Options{Once: once, Out: c.Out, Config: config})
 		},

@@ -1,5 +1,5 @@
 // Package demo shows the whole thing on this machine with the sample project: two
-// branches side by side, a new commit under load, a test, and nothing left behind.
+// branches side by side, a new commit under load, a push to the server, a test, and nothing left behind.
 package demo
 
 import (
@@ -32,6 +32,7 @@ type tour struct {
 	dir    string // everything that the demo makes lies here
 	repo   string
 	public string // host:port
+	server string // the API's address, as a URL
 	api    *client.Client
 }
 
@@ -79,7 +80,8 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 	}()
 	public, apiAddress, _ := server.Addresses()
-	t.public, t.api = public, client.New("http://"+apiAddress, "")
+	t.public, t.server = public, "http://"+apiAddress
+	t.api = client.New(t.server, "")
 	err = t.show(ctx)
 	switch {
 	case ctx.Err() != nil:
@@ -87,7 +89,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	case err != nil || o.Once:
 		return err
 	}
-	t.invite("http://" + apiAddress)
+	t.invite()
 	<-ctx.Done()
 	return nil
 }
@@ -109,6 +111,11 @@ func (t *tour) show(ctx context.Context) error {
 
 	t.step("A new commit on main, while both are under load.")
 	if err := t.release(ctx); err != nil {
+		return err
+	}
+
+	t.step("A third branch, pushed to the server itself. Its environment comes with the push, which ends with the address.")
+	if err := t.push(ctx); err != nil {
 		return err
 	}
 
@@ -168,7 +175,7 @@ func (t *tour) release(ctx context.Context) error {
 		return err
 	}
 	l := startLoad(ctx, t.public, []string{"shop-main.localhost", "shop-summer-sale.localhost"})
-	if err := t.commit(ctx, "Everything for a life of one day", "Everything for a life of one day, and one evening"); err != nil {
+	if err := t.commit(ctx, "Everything for a life of one day", "Everything for a life of one day, and one evening", "Sell evenings, too"); err != nil {
 		l.stop()
 		return err
 	}
@@ -231,16 +238,17 @@ func (t *tour) page(ctx context.Context, host string) (string, error) {
 }
 
 // invite says what to try now.
-func (t *tour) invite(api string) {
+func (t *tour) invite() {
 	flags := ""
-	if api != "http://127.0.0.1:7070" {
-		flags = " --server " + api
+	if t.server != "http://127.0.0.1:7070" {
+		flags = " --server " + t.server
 	}
 	_, port, _ := strings.Cut(t.public, ":")
 	t.say(`
 Open them:
   http://shop-main.localhost:%[1]s
   http://shop-summer-sale.localhost:%[1]s
+  http://shop-%[5]s.localhost:%[1]s
   %[2]s/docs                        the HTTP API
 
 Try, in another terminal:
@@ -249,9 +257,10 @@ Try, in another terminal:
   dayfly%[3]s logs shop-main -f
   dayfly%[3]s events shop-main
   cd %[4]s, change something, and git commit: the environment follows
+  git push %[2]s/git/shop.git HEAD:mine, and that is an environment, too
   dayfly%[3]s delete shop-summer-sale
 
-Ctrl-C takes everything away.`, port, api, flags, t.repo)
+Ctrl-C takes everything away.`, port, t.server, flags, t.repo, third)
 }
 
 func (t *tour) step(text string)               { t.say("\n%s", text) }

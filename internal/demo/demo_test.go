@@ -88,7 +88,7 @@ func TestARepositoryIsNotMadeOverAnother(t *testing.T) {
 func TestTheTourCommitsToMainAlone(t *testing.T) {
 	made := prepared(t)
 	main, sale := made.output(t, "rev-parse", "main"), made.output(t, "rev-parse", "summer-sale")
-	if err := made.commit(t.Context(), "Everything for a life of one day", "Everything for a life of one day, and one evening"); err != nil {
+	if err := made.commit(t.Context(), "Everything for a life of one day", "Everything for a life of one day, and one evening", "Sell evenings, too"); err != nil {
 		t.Fatal(err)
 	}
 	if got := made.output(t, "show", "main:"+version); !strings.Contains(got, "one evening") {
@@ -103,7 +103,7 @@ func TestTheTourCommitsToMainAlone(t *testing.T) {
 }
 
 func TestACommitThatChangesNothingFails(t *testing.T) {
-	if err := prepared(t).commit(t.Context(), "not in the shop", "anything"); err == nil {
+	if err := prepared(t).commit(t.Context(), "not in the shop", "anything", "Nothing"); err == nil {
 		t.Error("it did not")
 	}
 }

@@ -42,8 +42,8 @@ func (t *tour) makeRepository(ctx context.Context) error {
 	return t.git(ctx, "checkout", "--quiet", "main")
 }
 
-// commit replaces a text of the backend on main and commits that.
-func (t *tour) commit(ctx context.Context, old, text string) error {
+// commit replaces a text of the backend and commits that.
+func (t *tour) commit(ctx context.Context, old, text, message string) error {
 	file := filepath.Join(t.repo, "backend", "version.go")
 	content, err := os.ReadFile(file)
 	if err != nil {
@@ -52,15 +52,13 @@ func (t *tour) commit(ctx context.Context, old, text string) error {
 	if err := os.WriteFile(file, []byte(strings.Replace(string(content), old, text, 1)), 0o644); err != nil {
 		return err
 	}
-	return t.git(ctx, "commit", "--quiet", "--all", "--message", "Sell evenings, too")
+	return t.git(ctx, "commit", "--quiet", "--all", "--message", message)
 }
 
 func (t *tour) git(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, "git", args...) //nolint:forbidigo // fixed arguments in a folder of ours
 	cmd.Dir = t.repo
-	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1",
-		"GIT_AUTHOR_NAME=dayfly demo", "GIT_AUTHOR_EMAIL=demo@localhost",
-		"GIT_COMMITTER_NAME=dayfly demo", "GIT_COMMITTER_EMAIL=demo@localhost")
+	cmd.Env = gitVariables()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("git %s: %w: %s", args[0], err, out)
 	}

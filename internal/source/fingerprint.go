@@ -1,6 +1,7 @@
 package source
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"io/fs"
@@ -15,6 +16,13 @@ import (
 func (s *Source) Fingerprint(repo Repo) (print string, ok bool) {
 	if repo.Local == "" {
 		return "", false
+	}
+	// Most hosted repositories have never been pushed to, and each is looked at several times a
+	// second: one look has to do for them.
+	if repo.Hosted {
+		if _, err := os.Lstat(repo.Local); errors.Is(err, fs.ErrNotExist) {
+			return "nothing was pushed", true
+		}
 	}
 	own, common := gitDir(repo.Local)
 	h := fnv.New64a()

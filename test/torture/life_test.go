@@ -36,6 +36,7 @@ type life struct {
 	dir, repo, data, crashLog, log string
 	api, http, internal, etcd      string
 	flags                          []string // further ones of the server
+	files                          string   // the folder of environment files
 	client                         *client.Client
 	took                           time.Duration
 	peers                          []*life // other servers on the same state
@@ -218,6 +219,7 @@ func (l *life) deaths() int {
 func (l *life) live(f fate) {
 	l.Helper()
 	begun := time.Now()
+	l.follow()
 	l.start(f)
 
 	l.create("untouched", "main", 0)
@@ -225,13 +227,34 @@ func (l *life) live(f fate) {
 	untouched := l.running("untouched")
 
 	l.create("changing", "feature", 0)
+	git(l.T, l.repo, "branch", branch, "main")
+	l.file("filed", "main", "")
+	l.push("main", pushed)
 	l.answers("changing", "1")
+	l.answers("repo-auto-x", "1")
+	l.answers("hosted-pushed", "1")
+	l.answers("filed", "1")
+
 	commit(l.T, l.repo, "feature", "2")
+	l.file("filed", "feature", "")
+	l.push("feature", pushed)
+	l.file("filed-expiring", "main", "1s")
 	l.answers("changing", "2")
+	l.answers("hosted-pushed", "2")
+	l.answers("filed", "2")
 
 	l.create("expiring", "main", dayfly.Duration(time.Second))
 	l.gone("expiring")
+	l.gone("filed-expiring")
+	l.archived("filed-expiring")
 
+	l.check("changing", "filed", "hosted-pushed", "repo-auto-x", "untouched")
+	git(l.T, l.repo, "branch", "-D", branch)
+	l.remove("filed")
+	l.push("", pushed)
+	l.gone("repo-auto-x")
+	l.gone("filed")
+	l.gone("hosted-pushed")
 	l.check("changing", "untouched")
 	if diff := cmp.Diff(untouched, l.running("untouched"), cmp.AllowUnexported(process{})); diff != "" {
 		l.Errorf("an environment that nobody touched was restarted:\n%s", diff)
@@ -250,7 +273,7 @@ func (l *life) live(f fate) {
 	l.stop(syscall.SIGTERM)
 	l.took = time.Since(begun)
 	// What is kept for its logs: each environment once, each deployment once.
-	l.records(3, 12)
+	l.records(7, 27)
 }
 
 // insist repeats a call until it is answered by something else than that nobody is there.

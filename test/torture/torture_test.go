@@ -140,6 +140,9 @@ var checked = []string{
 	"each service runs once",
 	"an environment that nobody touched has its processes of before",
 	"what was deleted or expired answers 404 and has left no process, folder or record",
+	"a branch that was pushed and acknowledged is there, and its environment goes with it",
+	"a branch of the project's and a file of the folder are environments for as long as they are there",
+	"a file whose time is over is in the archive, and nowhere else",
 	"no half of a build, checkout or mirror is left",
 }
 
@@ -212,6 +215,7 @@ func repository(t *testing.T, dir string) {
 	for name, text := range map[string]string{
 		"VERSION": "1",
 		"compose.yaml": `
+x-dayfly: {branches: [auto/*]}
 services:
   frontend:
     ports: ["80"]
