@@ -133,7 +133,8 @@ type Environment struct {
 	Pushed    bool                 `json:"pushed,omitempty"` // its branch is one that was pushed to this server
 	Origin    string               `json:"origin,omitempty"` // the file it belongs to
 	CreatedAt time.Time            `json:"created_at"`
-	ExpiresAt *time.Time           `json:"expires_at"` // null = never
+	ExpiresAt *time.Time           `json:"expires_at"`          // null = never
+	LastSeen  *time.Time           `json:"last_seen,omitempty"` // of one that nobody created: it lasts as long as what is registered with it
 	Revision  int64                `json:"revision"`
 	Services  []EnvironmentService `json:"services"`
 	Databases []string             `json:"databases"`

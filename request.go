@@ -83,6 +83,9 @@ type InstanceInfo struct {
 	Environment string `json:"env,omitempty"`
 	Project     string `json:"project"`
 	Node        string `json:"node,omitempty"`
+	// Of one that registered itself.
+	TTL      Duration   `json:"ttl,omitempty"`
+	LastSeen *time.Time `json:"last_seen,omitempty"`
 }
 
 // Hook is a message from elsewhere that a repository has news, signed as the Standard Webhooks

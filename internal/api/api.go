@@ -48,6 +48,8 @@ func New(config Config) http.Handler {
 	s.environments()
 	s.streams()
 	s.services()
+	s.registrations()
+	s.routes()
 	s.hooks()
 	s.tokens()
 	s.doctor()

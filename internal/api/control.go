@@ -6,6 +6,7 @@ package api
 import (
 	"context"
 	"iter"
+	"time"
 
 	"github.com/dayfly-dev/dayfly"
 )
@@ -41,5 +42,13 @@ type Control interface {
 
 	Services(context.Context) ([]dayfly.ServiceInfo, error)
 	Instances(ctx context.Context, service string) ([]dayfly.InstanceInfo, error)
+	Instance(ctx context.Context, service, id string) (dayfly.InstanceInfo, error)
+	Register(context.Context, dayfly.RegistrationRequest) (i dayfly.InstanceInfo, created bool, err error)
+	Deregister(ctx context.Context, service, id string, wait time.Duration) error
+
+	PutRoute(context.Context, dayfly.Route) (r dayfly.Route, created bool, err error)
+	Routes(context.Context) ([]dayfly.Route, error)
+	Route(ctx context.Context, name string) (dayfly.Route, error)
+	DeleteRoute(ctx context.Context, name string) error
 	Ready(context.Context) error
 }

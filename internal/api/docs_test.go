@@ -21,6 +21,8 @@ var endpoints = []string{
 	"GET /v1/environments/{env}/spec", "GET /v1/environments/{env}/logs", "GET /v1/environments/{env}/events", "POST /v1/environments/{env}/tests",
 	"GET /v1/services", "GET /v1/services/{service}/instances", "GET /v1/doctor",
 	"POST /v1/tokens", "GET /v1/tokens", "DELETE /v1/tokens/{token}",
+	"GET /v1/services/{service}/instances/{id}", "PUT /v1/services/{service}/instances/{id}", "DELETE /v1/services/{service}/instances/{id}",
+	"GET /v1/routes", "GET /v1/routes/{name}", "PUT /v1/routes/{name}", "DELETE /v1/routes/{name}",
 }
 
 func TestTheOpenAPIDocumentDescribesEveryEndpoint(t *testing.T) {

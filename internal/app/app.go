@@ -254,6 +254,9 @@ func (a *App) serves(ctx context.Context) bool {
 	if a.config.TakeDown {
 		return false
 	}
+	if registry.Len(a.cache, registry.Registrations)+registry.Len(a.cache, registry.Routes) > 0 {
+		return true
+	}
 	all, err := a.runner.Observe(ctx)
 	return err == nil && slices.ContainsFunc(all, func(o runner.Observation) bool { return len(o.Instances) > 0 })
 }
@@ -407,12 +410,17 @@ func (a *App) startControl(context.Context) error {
 		NamePattern: a.config.NamePattern, Keep: a.config.Keep, MaxKeep: a.config.MaxKeep, AllowForever: a.config.AllowForever,
 		KeepLogs: a.config.KeepLogs, Runner: a.config.Runner, NodeID: home,
 		MaxEnvironments: a.config.MaxEnvironments, MaxPerProject: a.config.MaxPerProject,
-		PublicURL: a.publicURL, InternalURL: a.internalURL, Routed: a.feed.Wait, PushURL: a.pushURL, Mayfly: a.config.Mayfly,
+		PublicURL: a.publicURL, InternalURL: a.internalURL, Routed: a.feed.Wait, Left: a.feed.Left, Host: a.serviceHost, PushURL: a.pushURL, Mayfly: a.config.Mayfly,
 	}, control.Parts{
 		Store: a.store, Cache: a.cache, Resolver: resolver, Vault: a.vault, Logs: a.runner, Now: time.Now, Logger: a.log,
 	})
 	a.background("control", a.control.Run)
 	return nil
+}
+
+// serviceHost is the public host of a service of an environment.
+func (a *App) serviceHost(service, env string) string {
+	return dayfly.ServiceHost(a.config.HostPattern, service, env) + "." + a.config.Domain
 }
 
 // publicURL is the address of a host at this server's public listener.
@@ -500,6 +508,7 @@ func (a *App) takeDown(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	list = slices.DeleteFunc(list, func(e dayfly.Environment) bool { return e.LastSeen != nil }) // they go by themselves
 	var all error
 	for _, env := range list {
 		if _, err := a.control.DeleteEnvironment(ctx, env.Name, dayfly.DeleteOptions{Force: true}); err != nil {

@@ -33,7 +33,10 @@ func (c *command) exit(err error) int {
 	}
 	var usage *usageError
 	var told *shown
+	var command *ended
 	switch {
+	case errors.As(err, &command):
+		return command.code
 	case errors.As(err, &told):
 	case errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command"):
 		fmt.Fprintf(c.Err, "dayfly: %v\nSee dayfly --help.\n", err)

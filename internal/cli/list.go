@@ -86,6 +86,9 @@ func (c *command) showDetails(e dayfly.Environment) {
 	line("message", e.Message)
 	line("url", e.URL)
 	line("created", e.CreatedAt.Local().Format(time.DateTime))
+	if e.LastSeen != nil {
+		line("last seen", e.LastSeen.Local().Format(time.DateTime))
+	}
 	line("expires", expires(e))
 	fmt.Fprintln(c.Out)
 	rows := make([][]string, len(e.Services))

@@ -32,6 +32,10 @@ type Config struct {
 	PublicURL                      func(host string) string
 	InternalURL                    func(address string) string
 	PushURL                        func(project string) string // where git pushes to; nil = nowhere
+	// Host is the public host, without port, of a service of an environment that is called so there.
+	Host func(service, env string) string
+	// Left returns when nobody is on an instance any more whose registration has gone; nil = at once.
+	Left func(context.Context, dayfly.Registration) error
 	// Routed returns when the route table has all changes up to a revision; nil = at once.
 	Routed func(ctx context.Context, revision int64) error
 }

@@ -370,10 +370,7 @@ func names(res *dayfly.Resolution) (hosts map[string]bool, addresses map[string]
 }
 
 func (c *Control) hostTaken(host string) error {
-	holder := "another environment"
-	if claim, ok := registry.Lookup(c.cache, registry.Hosts, host); ok {
-		holder = "environment " + claim.Value.Name
-	}
+	holder := cmp.Or(registry.Holder(c.cache, host), "another environment")
 	return dayfly.Errorf(dayfly.CodeConflict, "the host %s belongs to %s: choose another name or prefix", host, holder)
 }
 
@@ -597,8 +594,13 @@ func (c *Control) look(name string) (dayfly.EnvironmentRecord, *dayfly.Resolutio
 }
 
 // registered says which versions have instances that registered themselves.
-func (c *Control) registered(string) func(service, version string) bool {
-	return func(string, string) bool { return false }
+func (c *Control) registered(project string) func(service, version string) bool {
+	return func(service, version string) bool {
+		for range registry.RegisteredVersion(c.cache, project, service, version) {
+			return true
+		}
+		return false
+	}
 }
 
 func sameJSON(a, b any) bool {

@@ -20,6 +20,10 @@ func (c *Control) record(nameOrID string) (registry.Record[dayfly.EnvironmentRec
 	if r, ok := registry.EnvironmentByID(c.cache, nameOrID); ok {
 		return r, nil
 	}
+	if _, ok := registry.Unmanaged(c.cache, strings.TrimPrefix(nameOrID, "registered:")); ok {
+		return registry.Record[dayfly.EnvironmentRecord]{}, dayfly.Errorf(dayfly.CodeConflict,
+			"nobody created environment %s: it is there for as long as something is registered with it, and can neither be changed nor deleted", strings.TrimPrefix(nameOrID, "registered:"))
+	}
 	return registry.Record[dayfly.EnvironmentRecord]{}, dayfly.Errorf(dayfly.CodeNotFound,
 		"there is no environment %q: `dayfly list` shows those there are", nameOrID)
 }
@@ -29,6 +33,9 @@ func (c *Control) Environment(ctx context.Context, nameOrID string) (dayfly.Envi
 	r, err := c.record(nameOrID)
 	if err != nil {
 		c.routed(ctx)
+		if env, ok := c.unmanaged(ctx, nameOrID); ok {
+			return env, nil
+		}
 		return dayfly.Environment{}, err
 	}
 	env := c.view(r)
@@ -60,20 +67,35 @@ func (c *Control) view(r registry.Record[dayfly.EnvironmentRecord]) dayfly.Envir
 
 // Environments lists environments in the order of their names, a page at a time; next
 // is empty on the last page.
-func (c *Control) Environments(_ context.Context, f dayfly.EnvironmentFilter) (list []dayfly.Environment, next string, err error) {
+func (c *Control) Environments(ctx context.Context, f dayfly.EnvironmentFilter) (list []dayfly.Environment, after string, err error) {
 	limit := f.Limit
 	if limit <= 0 {
 		limit = 500
 	}
 	list = []dayfly.Environment{}
+	unmanaged, stop := iter.Pull(c.unmanagedNames(f.After))
+	defer stop()
+	next, more := unmanaged()
+	// until adds those that nobody created and that come before a name; "" = all.
+	until := func(name string) {
+		for ; more && (name == "" || next < name) && len(list) <= limit; next, more = unmanaged() {
+			if env, ok := c.unmanaged(ctx, next); ok && (f.Project == "" || env.Project == f.Project) {
+				list = append(list, env)
+			}
+		}
+	}
 	for r := range registry.After(c.cache, registry.Environments, f.After) {
 		if f.Project != "" && r.Value.Spec.Project != f.Project {
 			continue
 		}
-		if len(list) == limit {
-			return list, list[limit-1].Name, nil
+		if until(r.Key); len(list) > limit {
+			break
 		}
 		list = append(list, c.view(r))
+	}
+	until("")
+	if len(list) > limit {
+		return list[:limit], list[limit-1].Name, nil
 	}
 	return list, "", nil
 }
@@ -259,6 +281,15 @@ func (c *Control) Services(context.Context) ([]dayfly.ServiceInfo, error) {
 			found[k] = append(found[k], r.Key)
 		}
 	}
+	for r := range registry.All(c.cache, registry.Registrations) {
+		k := key{r.Value.Project, r.Value.Service}
+		if found[k] == nil {
+			found[k] = []string{}
+		}
+		if env := r.Value.Environment; env != "" && !slices.Contains(found[k], env) {
+			found[k] = append(found[k], env)
+		}
+	}
 	list := []dayfly.ServiceInfo{}
 	for k, envs := range found {
 		list = append(list, dayfly.ServiceInfo{Name: k.name, Project: k.project, Environments: envs})
@@ -272,8 +303,8 @@ func (c *Control) Services(context.Context) ([]dayfly.ServiceInfo, error) {
 	return list, nil
 }
 
-// Instances lists the instances of a service in all environments.
-func (c *Control) Instances(_ context.Context, service string) ([]dayfly.InstanceInfo, error) {
+// Instances lists the instances of a service in all environments, and those that registered themselves.
+func (c *Control) Instances(ctx context.Context, service string) ([]dayfly.InstanceInfo, error) {
 	list := []dayfly.InstanceInfo{}
 	known := false
 	for d := range registry.All(c.cache, registry.Deployments) {
@@ -289,7 +320,12 @@ func (c *Control) Instances(_ context.Context, service string) ([]dayfly.Instanc
 			})
 		}
 	}
-	if !known {
+	registered, err := c.registeredInstances(ctx, service)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, registered...)
+	if !known && len(registered) == 0 {
 		return nil, dayfly.Errorf(dayfly.CodeNotFound, "no environment runs a service %q", service)
 	}
 	return list, nil

@@ -65,6 +65,8 @@ func (c *Control) Run(ctx context.Context) {
 		switch change.Kind {
 		case registry.Environments.Name(), registry.Resolutions.Name(), registry.Releases.Name():
 			c.hub.tell(change.Key)
+		case registry.Registrations.Name():
+			c.hub.tellAll() // what has gone does not say whose it was
 		case registry.Deployments.Name(), registry.Observed.Name():
 			if d, ok := registry.Lookup(c.cache, registry.Deployments, change.Key); ok {
 				c.hub.tell(d.Value.Environment)

@@ -29,11 +29,13 @@ type Feed struct {
 	moved   chan struct{} // closed and replaced when applied grows
 
 	owner map[string]string // environment by deployment
+
+	registered *registered
 }
 
 // New makes a Feed; Run starts it.
 func New(cache *registry.Cache, table *route.Table, log *slog.Logger) *Feed {
-	return &Feed{cache: cache, table: table, log: log, moved: make(chan struct{}), owner: map[string]string{}}
+	return &Feed{cache: cache, table: table, log: log, moved: make(chan struct{}), owner: map[string]string{}, registered: newRegistered()}
 }
 
 // Load applies everything that the cache holds now.
@@ -47,6 +49,7 @@ func (f *Feed) Load() {
 	for d := range registry.All(f.cache, registry.Observed) {
 		f.deployment(d.Key)
 	}
+	f.loadRegistered()
 	// With many environments this is most of it, so all cores work.
 	names := make(chan string)
 	var all sync.WaitGroup
@@ -62,10 +65,15 @@ func (f *Feed) Load() {
 	}
 	close(names)
 	all.Wait()
+	f.loadUnmanaged()
 }
 
 // Run loads, and applies changes until ctx ends.
 func (f *Feed) Run(ctx context.Context) {
+	f.registered.mu.Lock()
+	f.registered.life = ctx
+	f.registered.mu.Unlock()
+	defer f.registered.waiting.Wait()
 	changes := f.cache.ChangesAndProgress(ctx)
 	f.Load()
 	for c := range changes {
@@ -116,6 +124,13 @@ func (f *Feed) apply(kind, key string) {
 		} else {
 			f.table.DeleteProject(key)
 		}
+		f.unmanagedOf(key)
+	case registry.Registrations.Name():
+		f.registration(key)
+	case registry.Hosts.Name():
+		f.host(key)
+	case registry.Routes.Name():
+		f.route(key)
 	case registry.Environments.Name(), registry.Resolutions.Name(), registry.Releases.Name():
 		f.environment(key)
 	case registry.Deployments.Name():
@@ -170,12 +185,14 @@ func (f *Feed) deployment(id string) {
 func (f *Feed) environment(name string) {
 	rec, ok := registry.Lookup(f.cache, registry.Environments, name)
 	if !ok {
-		f.table.DeleteEnvironment(name)
+		f.unmanaged(name)
 		return
 	}
-	if err := f.table.SetEnvironment(entry(registry.Gather(f.cache, rec))); err != nil {
-		f.log.Error("an environment cannot be routed", "environment", name, "error", err)
-	}
+	before := f.heldBy(name)
+	e := entry(registry.Gather(f.cache, rec))
+	f.takeOver(&e)
+	f.set(e)
+	f.returned(before)
 }
 
 // needed says all that is known of a need.
@@ -185,12 +202,6 @@ func needed(m dayfly.Need) string {
 		text += "; " + m.Have
 	}
 	return text + ": " + m.Doing
-}
-
-// RegisteredID is the deployment in the route table that stands for the instances of a version which
-// have registered themselves; env "" = for all environments of the project that want this version.
-func RegisteredID(project, env, service, version string) string {
-	return "registered:" + project + "/" + env + "/" + service + "/" + version
 }
 
 // entry computes the table's entry of an environment.
@@ -237,7 +248,7 @@ func entry(state status.Input) route.Environment {
 		case rs.From == dayfly.FromBorrowed: // found at lookup, through the base
 		case rs.Replaces == dayfly.FromBorrowed && len(s.Targets) == 0: // goes on to be borrowed until it is ready
 		case rs.From == dayfly.FromRegistered:
-			s.Targets = []route.Target{{Deployment: RegisteredID(e.Project, "", rs.Name, rs.Version), Version: rs.Version, Weight: 1}}
+			s.Targets = []route.Target{{Deployment: registry.RegisteredID(e.Project, "", rs.Name, rs.Version), Version: rs.Version, Weight: 1}}
 			e.Services = append(e.Services, s)
 		default:
 			e.Services = append(e.Services, s)

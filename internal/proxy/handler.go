@@ -91,13 +91,13 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request, m route.Match, ch
 		p.Pages.Write(w, r, explain(m, r))
 		return
 	}
-	if m.External() != "" {
-		p.Pages.Write(w, r, Problem{Status: http.StatusBadGateway, Code: "external", Title: "This service is not ours", Environment: m.Environment, Service: m.Service})
-		return
-	}
 	r, ok := p.limitBody(w, r)
 	if !ok {
 		p.Pages.Write(w, r, p.tooLarge())
+		return
+	}
+	if m.External() != "" {
+		p.external(w, r, m)
 		return
 	}
 	f := &forward{proxy: p, match: m, choose: choose}
@@ -112,19 +112,23 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request, m route.Match, ch
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer f.watchCut(cancel)()
-	if r.ContentLength != 0 && r.ProtoMajor == 1 {
-		// The service may answer before it has read the body: net/http would first
-		// wait for the rest of it.
-		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
-			p.Logger.Debug("an early answer will have to wait for its request", "error", err)
-		}
-	}
-
+	p.fullDuplex(w, r)
 	reverse := &httputil.ReverseProxy{
 		Rewrite: f.rewrite, Transport: f, FlushInterval: -1, ModifyResponse: f.answer,
 		ErrorHandler: f.error, ErrorLog: p.debug, BufferPool: &buffers,
 	}
 	reverse.ServeHTTP(w, r.WithContext(ctx))
+}
+
+// fullDuplex lets a service answer before it has read the body: net/http would first wait for the
+// rest of it.
+func (p *Proxy) fullDuplex(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 || r.ProtoMajor != 1 {
+		return
+	}
+	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+		p.Logger.Debug("an early answer will have to wait for its request", "error", err)
+	}
 }
 
 // forward is one request on its way.
@@ -154,10 +158,16 @@ func (f *forward) watchCut(cancel context.CancelFunc) (stop func()) {
 
 // rewrite makes the request that the service sees.
 func (f *forward) rewrite(pr *httputil.ProxyRequest) {
+	pr.Out.URL.Scheme = "http"
+	pr.Out.URL.Host = f.claim.Address()
+	f.proxy.carry(pr, f.match)
+	pr.Out.Host = pr.In.Host
+	pr.Out.Header.Set(f.proxy.ReleaseHeader, f.claim.Version())
+}
+
+// carry makes of a request what everybody sees that it is passed on to.
+func (p *Proxy) carry(pr *httputil.ProxyRequest, m route.Match) {
 	in, out := pr.In, pr.Out
-	out.URL.Scheme = "http"
-	out.URL.Host = f.claim.Address()
-	out.Host = in.Host
 	// As it was sent, with whatever was escaped in it and with semicolons in the query.
 	out.URL.Path, out.URL.RawPath, out.URL.RawQuery = in.URL.Path, in.URL.RawPath, in.URL.RawQuery
 	// The very same map: what stands at the end of the body is not known yet.
@@ -168,9 +178,9 @@ func (f *forward) rewrite(pr *httputil.ProxyRequest) {
 			h[name] = v
 		}
 	}
-	if f.match.Strip != "" {
-		strip(out, f.match.Strip)
-		h.Set("X-Forwarded-Prefix", f.match.Strip)
+	if m.Strip != "" {
+		strip(out, m.Strip)
+		h.Set("X-Forwarded-Prefix", m.Strip)
 	}
 	if from, _, err := net.SplitHostPort(in.RemoteAddr); err == nil {
 		if prior := h.Values("X-Forwarded-For"); len(prior) > 0 {
@@ -184,12 +194,13 @@ func (f *forward) rewrite(pr *httputil.ProxyRequest) {
 	if h.Get("X-Forwarded-Proto") == "" {
 		h.Set("X-Forwarded-Proto", "http")
 	}
-	h.Set(envHeader, f.match.Environment)
-	for _, name := range f.proxy.Headers {
-		h.Set(name, f.match.Header())
+	if !m.Plain() {
+		h.Set(envHeader, m.Environment)
+		for _, name := range p.Headers {
+			h.Set(name, m.Header())
+		}
+		setBaggage(h, m.Environment)
 	}
-	setBaggage(h, f.match.Environment)
-	h.Set(f.proxy.ReleaseHeader, f.claim.Version())
 	if h.Get("X-Request-Id") == "" {
 		h.Set("X-Request-Id", newRequestID())
 	}
@@ -197,8 +208,8 @@ func (f *forward) rewrite(pr *httputil.ProxyRequest) {
 		h.Set("Traceparent", newTraceparent())
 		h.Del("Tracestate")
 	}
-	if f.match.FromOutside() {
-		f.proxy.traces.remember(h.Get("Traceparent"), f.match.Environment)
+	if m.FromOutside() && !m.Plain() {
+		p.traces.remember(h.Get("Traceparent"), m.Environment)
 	}
 	if _, ok := in.Header["User-Agent"]; !ok {
 		h.Set("User-Agent", "") // none is invented
@@ -303,28 +314,37 @@ func (f *forward) answer(resp *http.Response) error {
 
 // error answers a request that could not be passed on.
 func (f *forward) error(w http.ResponseWriter, r *http.Request, err error) {
-	if own := f.proxy.clientsFault(r, err); own.Status != 0 {
-		f.proxy.Pages.Write(w, r, own)
+	f.proxy.failed(w, r, err, f.match, f.claim.Cut())
+}
+
+// failed answers a request that could not be passed on; cut is closed when it was ended from here.
+func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error, m route.Match, cut <-chan struct{}) {
+	if own := p.clientsFault(r, err); own.Status != 0 {
+		p.Pages.Write(w, r, own)
 		return
 	}
 	if r.Context().Err() != nil {
 		select {
-		case <-f.claim.Cut(): // the instance was cut off: say so if there is still somebody
+		case <-cut: // the instance was cut off: say so if there is still somebody
 		default:
 			panic(http.ErrAbortHandler) // the client is gone
 		}
 	}
 	var timeout interface{ Timeout() bool }
-	p := Problem{
+	problem := Problem{
 		Status: http.StatusBadGateway, Code: "bad_gateway", Title: "The service did not answer",
-		Detail:      fmt.Sprintf("%s of %s: %s", f.match.Service, f.match.Environment, plain(err)),
-		Environment: f.match.Environment, Service: f.match.Service,
+		Detail:      fmt.Sprintf("%s of %s: %s", m.Service, m.Environment, plain(err)),
+		Environment: m.Environment, Service: m.Service,
+	}
+	if m.Plain() {
+		problem.Title, problem.Environment, problem.Service = r.Host+" did not answer", "", ""
+		problem.Detail = plain(err)
 	}
 	if errors.As(err, &timeout) && timeout.Timeout() {
-		p.Status, p.Code = http.StatusGatewayTimeout, "gateway_timeout"
+		problem.Status, problem.Code = http.StatusGatewayTimeout, "gateway_timeout"
 	}
-	f.proxy.Logger.Debug("a request could not be passed on", "environment", f.match.Environment, "service", f.match.Service, "error", err)
-	f.proxy.Pages.Write(w, r, p)
+	p.Logger.Debug("a request could not be passed on", "environment", m.Environment, "service", m.Service, "error", err)
+	p.Pages.Write(w, r, problem)
 }
 
 // plain says what went wrong without addresses that mean nothing to the reader.
@@ -343,6 +363,9 @@ func plain(err error) string {
 func explain(m route.Match, r *http.Request) Problem {
 	state, message := m.Info()
 	p := Problem{Environment: m.Environment, Service: m.Service, State: state, Detail: message}
+	if m.Plain() && m.Outcome == route.Missing {
+		return Problem{Status: http.StatusNotFound, Code: "no_route", Title: "Nothing is at this path of " + r.Host}
+	}
 	switch m.Outcome {
 	case route.UnknownHost:
 		p.Status, p.Code, p.Title = http.StatusNotFound, "unknown_host", "Nothing is called "+r.Host

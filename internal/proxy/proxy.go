@@ -7,6 +7,7 @@ package proxy
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"log"
 	"log/slog"
@@ -44,6 +45,7 @@ type Config struct {
 	ReleaseHeader  string   // X-Dayfly-Release by default
 	TrustedProxies []netip.Prefix
 	Limits         Limits
+	Roots          *x509.CertPool // whom to believe that services elsewhere are who they say; nil = the system's
 	Logger         *slog.Logger
 }
 
@@ -54,6 +56,7 @@ type Proxy struct {
 	Config
 	http1, h2c *http.Transport
 	traces     *traces
+	outside    outside
 	debug      *log.Logger // for what net/http has to say
 	public     *http.Server
 	internal   *http.Server
@@ -90,6 +93,7 @@ func New(config Config) *Proxy {
 	p.h2c = transport()
 	p.h2c.Protocols = new(http.Protocols)
 	p.h2c.Protocols.SetUnencryptedHTTP2(true)
+	p.outside = outside{roots: config.Roots, lasts: resolvedFor, now: time.Now}
 	p.public = p.server(p.Public())
 	p.internal = p.server(p.Internal())
 	p.internal.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
@@ -183,6 +187,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.tcp.Wait()
 	p.http1.CloseIdleConnections()
 	p.h2c.CloseIdleConnections()
+	p.outside.close()
 	return err
 }
 

@@ -30,6 +30,9 @@ func Gather(cache *Cache, r Record[dayfly.EnvironmentRecord]) status.Input {
 			add(d)
 		}
 	}
+	for reg := range RegistrationsOf(cache, r.Value.Spec.Project, r.Key) {
+		in.Registered = append(in.Registered, reg.Value)
+	}
 	return in
 }
 

@@ -97,21 +97,40 @@ var (
 		indexes: map[string]func(RetiredDeployment) string{
 			byOwner: func(d RetiredDeployment) string { return d.Environment },
 		}}
+	// Registrations are each under a lease of their own, see Store.Register.
+	Registrations = Kind[dayfly.Registration]{name: "registration", // RegistrationKey
+		share: func(p *pool, r *dayfly.Registration) {
+			p.share(&r.Service, &r.Version, &r.Project, &r.Environment, &r.Host)
+		},
+		indexes: map[string]func(dayfly.Registration) string{
+			byEnvironment: func(r dayfly.Registration) string { return registeredWith(r.Project, r.Environment) },
+			byDeployment: func(r dayfly.Registration) string {
+				return RegisteredID(r.Project, r.Environment, r.Service, r.Version)
+			},
+			byHost: func(r dayfly.Registration) string { return r.Host },
+		}}
+	Routes = Kind[dayfly.Route]{name: "route", // name
+		indexes: map[string]func(dayfly.Route) string{
+			byHost: func(r dayfly.Route) string { return r.Host },
+		}}
 )
 
 // kinds are those that caches hold.
 func kinds() []anyKind {
 	return []anyKind{Projects, Environments, Resolutions, Releases, Deployments, Observed,
-		Hosts, Addresses, Nodes, Credentials, Tokens, Ended, Retired, Dismissed, ExpiredFiles}
+		Hosts, Addresses, Nodes, Credentials, Tokens, Ended, Retired, Dismissed, ExpiredFiles, Registrations, Routes}
 }
 
 const (
-	byID      = "id"
-	byName    = "name"
-	byOwner   = "owner"
-	byProject = "project"
-	bySource  = "source"
-	byBase    = "base"
+	byID          = "id"
+	byName        = "name"
+	byOwner       = "owner"
+	byProject     = "project"
+	bySource      = "source"
+	byBase        = "base"
+	byEnvironment = "environment"
+	byDeployment  = "deployment"
+	byHost        = "host"
 )
 
 // storedProject adds what the API does not show.
@@ -121,10 +140,11 @@ type storedProject struct {
 	Hook       string `json:"hook,omitempty"`
 }
 
-// HostClaim says which environment has a public host name.
+// HostClaim says which environment has a public host name, or which routes have it.
 type HostClaim struct {
-	Environment string `json:"environment"` // id
-	Name        string `json:"name"`        // of the environment
+	Environment string `json:"environment,omitempty"` // id
+	Name        string `json:"name,omitempty"`        // of the environment
+	Routes      int    `json:"routes,omitempty"`      // how many
 }
 
 // AddressClaim says what an address stands for.

@@ -16,6 +16,7 @@ type environment struct {
 	header                 string // by which headers name it besides its name; "" = none
 	status                 *status
 	publicHeader, deleting bool
+	plain                  bool
 	services               []service   // by key
 	routes                 []pathRoute // longest first
 	hosts, addresses       []place
@@ -87,6 +88,7 @@ func compile(e Environment) (*environment, error) {
 		header:       e.Header,
 		publicHeader: e.PublicHeader,
 		deleting:     e.Deleting,
+		plain:        e.Plain,
 		status:       newStatus(e.State, e.Message),
 	}
 	if env.key == "" || len(env.key) > maxName {

@@ -117,6 +117,9 @@ func (m Match) Header() string {
 	return m.env.header
 }
 
+// Plain says that the request is for no environment, but for a host with routes to elsewhere.
+func (m Match) Plain() bool { return m.env != nil && m.env.plain }
+
 // PublicHeader says whether the environment lets requests from outside name
 // their environment: ask PublicFor then.
 func (m Match) PublicHeader() bool { return m.env != nil && m.env.publicHeader }

@@ -61,6 +61,8 @@ type Environment struct {
 	Services  []Service
 	Hosts     []Host
 	Addresses []Address
+	// Plain is a host with routes to elsewhere, and no environment that requests could be for.
+	Plain bool
 	// Deleting keeps the public out while services still reach each other.
 	Deleting       bool
 	State, Message string // for pages, see Match.Info

@@ -20,6 +20,7 @@ type Input struct {
 	Release     release.State
 	Deployments []dayfly.Deployment
 	Observed    map[string]dayfly.DeploymentStatus // by deployment
+	Registered  []dayfly.Registration              // with the environment
 	URL         func(host string) string
 	// Lenders are the environments from which this one borrows, by name.
 	Lenders map[string]Input
@@ -44,6 +45,7 @@ func View(in Input) dayfly.Environment {
 		default:
 			env.Message = "waiting for its commits to be looked up"
 		}
+		env.Services = append(env.Services, additional(in, env)...)
 		return env
 	}
 	env.Base = in.Resolution.Base
@@ -60,6 +62,10 @@ func View(in Input) dayfly.Environment {
 			continue
 		}
 		s := service(in, rs)
+		if over, ok := registered(in.Registered, rs.Name); ok {
+			over.Env = in.Record.Spec.Name
+			s = over
+		}
 		if len(rs.Hosts) > 0 {
 			s.URL = in.URL(rs.Hosts[len(rs.Hosts)-1])
 			env.URLs[rs.Name] = s.URL
@@ -84,6 +90,10 @@ func View(in Input) dayfly.Environment {
 		}
 		say(what)
 		counts[dayfly.PhasePending]++
+	}
+	for _, s := range additional(in, env) {
+		counts[s.Phase]++
+		env.Services = append(env.Services, s)
 	}
 	env.Phase = overall(counts, len(env.Services)+len(env.Missing), reachable)
 	if in.Resolution.Problem != "" || rec.Problem != "" {

@@ -70,11 +70,16 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: false,
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"dayfly":     dayfly,
-			"server":     cmdServer,
-			"end":        func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).end(ts, syscall.SIGTERM) },
-			"interrupt":  func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).end(ts, syscall.SIGINT) },
-			"free":       cmdFree,
+			"dayfly":    dayfly,
+			"server":    cmdServer,
+			"end":       func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).end(ts, syscall.SIGTERM) },
+			"interrupt": func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).end(ts, syscall.SIGINT) },
+			"free":      cmdFree,
+			"ports": func(ts *testscript.TestScript, neg bool, args []string) {
+				for i, port := range freePorts(ts, len(args)) {
+					ts.Setenv(args[i], port)
+				}
+			},
 			"kill9":      func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).end(ts, syscall.SIGKILL) },
 			"restart":    func(ts *testscript.TestScript, neg bool, args []string) { theServer(ts).start(ts) },
 			"repo":       cmdRepo,

@@ -32,17 +32,19 @@ type Control struct {
 	// stay, deleting, until Remove.
 	DeleteAtOnce bool
 
-	mu       sync.Mutex
-	changed  chan struct{} // closed by the next change
-	fail     error
-	projects []dayfly.Project
-	entries  map[string]*entry
-	requests []dayfly.EnvironmentRequest
-	patches  []dayfly.EnvironmentPatch
-	run      dayfly.TestRun
-	findings []dayfly.Finding
-	tokens   []dayfly.Token // whose secrets are "secret-of-" and their names
-	next     int64
+	mu         sync.Mutex
+	changed    chan struct{} // closed by the next change
+	fail       error
+	projects   []dayfly.Project
+	entries    map[string]*entry
+	requests   []dayfly.EnvironmentRequest
+	patches    []dayfly.EnvironmentPatch
+	run        dayfly.TestRun
+	findings   []dayfly.Finding
+	tokens     []dayfly.Token // whose secrets are "secret-of-" and their names
+	registered map[[2]string]dayfly.RegistrationRequest
+	routes     []dayfly.Route
+	next       int64
 }
 
 // entry is all that is known of an environment.

@@ -46,6 +46,7 @@ func Run(t *testing.T, newEngine func(t *testing.T, c proxy.Config) Engine) {
 		"answers":    testAnswers,
 		"tcp":        testTCP,
 		"upgrades":   testUpgrades,
+		"external":   testExternal,
 		"limits":     testLimits,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, s) })
