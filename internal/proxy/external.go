@@ -39,6 +39,7 @@ func (p *Proxy) external(w http.ResponseWriter, r *http.Request, m route.Match) 
 		// Of the request as it came: who reads of it knows nothing of the one that is sent.
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) { p.failed(w, r, err, m, nil) },
 	}
+	reverse.ModifyResponse = func(resp *http.Response) error { return whole(reverse, resp) }
 	reverse.ServeHTTP(w, r)
 }
 

@@ -114,8 +114,12 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request, m route.Match, ch
 	defer f.watchCut(cancel)()
 	p.fullDuplex(w, r)
 	reverse := &httputil.ReverseProxy{
-		Rewrite: f.rewrite, Transport: f, FlushInterval: -1, ModifyResponse: f.answer,
+		Rewrite: f.rewrite, Transport: f, FlushInterval: -1,
 		ErrorHandler: f.error, ErrorLog: p.debug, BufferPool: &buffers,
+	}
+	reverse.ModifyResponse = func(resp *http.Response) error {
+		resp.Header.Set(p.ReleaseHeader, f.claim.Version())
+		return whole(reverse, resp)
 	}
 	reverse.ServeHTTP(w, r.WithContext(ctx))
 }
@@ -306,9 +310,12 @@ func idempotent(r *http.Request) bool {
 	return false
 }
 
-// answer changes what the service answered.
-func (f *forward) answer(resp *http.Response) error {
-	resp.Header.Set(f.proxy.ReleaseHeader, f.claim.Version())
+// whole keeps the head of an answer without a body together with its end: gRPC tells an error by a
+// head that is the end as well, and one that was flushed on its own is not.
+func whole(reverse *httputil.ReverseProxy, resp *http.Response) error {
+	if resp.ContentLength == 0 {
+		reverse.FlushInterval = 0
+	}
 	return nil
 }
 

@@ -30,6 +30,19 @@ func Gather(cache *Cache, r Record[dayfly.EnvironmentRecord]) status.Input {
 			add(d)
 		}
 	}
+	if in.Resolution != nil {
+		for _, rs := range in.Resolution.Services {
+			if rs.From != dayfly.FromRegistered {
+				continue
+			}
+			if in.Pool == nil {
+				in.Pool = map[string]int{}
+			}
+			for range RegisteredVersion(cache, r.Value.Spec.Project, rs.Name, rs.Version) {
+				in.Pool[rs.Name]++
+			}
+		}
+	}
 	for reg := range RegistrationsOf(cache, r.Value.Spec.Project, r.Key) {
 		in.Registered = append(in.Registered, reg.Value)
 	}

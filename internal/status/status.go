@@ -24,6 +24,9 @@ type Input struct {
 	URL         func(host string) string
 	// Lenders are the environments from which this one borrows, by name.
 	Lenders map[string]Input
+	// Pool is how many instances of a version have registered themselves, by service of those that are
+	// provided so.
+	Pool map[string]int
 }
 
 // View computes what the API answers about an environment.
@@ -124,8 +127,13 @@ func service(in Input, rs dayfly.ResolvedService) dayfly.EnvironmentService {
 	switch rs.From {
 	case dayfly.FromBorrowed:
 		return borrowed(in, rs, s)
-	case dayfly.FromExternal, dayfly.FromRegistered:
+	case dayfly.FromExternal:
 		s.Phase = dayfly.PhaseReady
+		return s
+	case dayfly.FromRegistered:
+		if s.Phase, s.Instances = dayfly.PhaseReady, in.Pool[rs.Name]; s.Instances == 0 {
+			s.Phase, s.Message = dayfly.PhaseFailed, "no instance of version "+rs.Version+" is registered any more: register one (dayfly register)"
+		}
 		return s
 	}
 	serving := ""
