@@ -204,8 +204,10 @@ func (c *Control) askAll(ctx context.Context, p dayfly.Project) (map[string]dayf
 
 // tellRefused makes an event of a hook that was refused, not too often.
 func (c *Control) tellRefused(ctx context.Context, p dayfly.Project, message string) {
+	// By kind, and not by all that it says: those who are refused choose the rest.
+	kind, _, _ := strings.Cut(message, ",")
 	c.mu.Lock()
-	key, now := p.ID+" refused", c.now() // not by message: those who are refused choose what it says
+	key, now := p.ID+" "+kind, c.now()
 	last, said := c.hooks[key]
 	if quiet := said && now.Sub(last) < hookNoise; quiet {
 		c.mu.Unlock()

@@ -131,13 +131,14 @@ func TestWhoIsRefusedCannotFillTheEventsOfAProject(t *testing.T) {
 		_, err := w.ReceiveHook(t.Context(), w.hook(other, strconv.Itoa(i), "a", time.Duration(i)*time.Minute))
 		refused(t, err, dayfly.CodeUnauthorized)
 	}
-	if n := w.reasons(w.project().ID)["hook-refused"]; n != 1 {
+	// Once for the wrong signature, and once for the wrong time.
+	if n := w.reasons(w.project().ID)["hook-refused"]; n != 2 {
 		t.Errorf("told %d times within a minute", n)
 	}
 	w.clock.forward(hour)
 	_, err := w.ReceiveHook(t.Context(), w.hook(other, "later", "a", 0))
 	refused(t, err, dayfly.CodeUnauthorized)
-	if n := w.reasons(w.project().ID)["hook-refused"]; n != 2 {
+	if n := w.reasons(w.project().ID)["hook-refused"]; n != 3 {
 		t.Errorf("told %d times in an hour", n)
 	}
 }

@@ -174,17 +174,24 @@ func (c *Control) pushedProject(ctx context.Context, p dayfly.Project) (dayfly.P
 // landed does what one moved branch asks for, and gives the environments that it moved.
 func (c *Control) landed(ctx context.Context, p dayfly.Project, b PushedBranch, heads map[string]dayfly.Heads, say func(string)) (names []string, err error) {
 	if b.Commit == "" {
+		ended := false
 		for r := range registry.EnvironmentsOf(c.cache, p.Name) {
 			if r.Value.Spec.Branch != b.Name || !r.Value.Auto || !r.Value.Pushed || r.Value.Frozen {
 				continue
 			}
 			say("environment " + r.Key + " ends with its branch")
-			if r.Value.Deleting { // the poll was quicker
+			if ended = true; r.Value.Deleting { // the poll was quicker
 				continue
 			}
 			c.tellEnvironment(ctx, r.Value, "branch-gone", "the branch "+b.Name+" was deleted by a push: so is its environment")
 			if _, err := c.deleteRecord(ctx, r, false); err != nil && dayfly.ErrorCode(err) != dayfly.CodeNotFound {
 				return nil, err
+			}
+		}
+		for e := range registry.EndedNamed(c.cache, c.usualName(p, b.Name)) {
+			if !ended && e.Value.Project == p.Name { // the poll was so quick that nothing is left
+				say("environment " + e.Value.Name + " ends with its branch")
+				ended = true
 			}
 		}
 		return nil, nil
