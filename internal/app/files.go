@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dayfly-dev/dayfly/internal/control"
+	"github.com/dayfly-dev/dayfly/internal/crash"
 	"github.com/dayfly-dev/dayfly/internal/folder"
 )
 
@@ -91,6 +92,8 @@ func (e *environmentFiles) origin(f folder.File) string { return filepath.Join(e
 
 // archive puts a file away whose environments have had their time.
 func (e *environmentFiles) archive(f folder.File) {
+	crash.Point("before a file goes to the archive")
+	defer crash.Point("after a file went to the archive")
 	to, err := folder.Archive(e.dir, f.Name, time.Now())
 	if err != nil {
 		e.log.Warn("a file whose environments have expired could not be put into the archive", "file", f.Name, "error", err)
