@@ -69,6 +69,12 @@ func (r *Runner) leftovers(known func(string) bool) ([]dayfly.Leftover, error) {
 		}
 		return names
 	}
+	var groups []string
+	if r.groups != nil {
+		var err error
+		groups, err = r.groups.List()
+		all = errors.Join(all, err)
+	}
 	private, logs, builds := map[string][]string{}, list("logs"), list("builds")
 	for _, id := range list("private") {
 		private[id] = list("private", id)
@@ -101,13 +107,9 @@ func (r *Runner) leftovers(known func(string) bool) ([]dayfly.Leftover, error) {
 			add("logs", r.path("logs", id))
 		}
 	}
-	if r.groups != nil {
-		groups, err := r.groups.List()
-		all = errors.Join(all, err)
-		for _, id := range groups {
-			if !slices.Contains(flat(instances), id) {
-				add("control group", id)
-			}
+	for _, id := range groups {
+		if !slices.Contains(flat(instances), id) {
+			add("control group", id)
 		}
 	}
 	r.mu.Lock()

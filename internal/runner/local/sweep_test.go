@@ -101,6 +101,31 @@ func TestSweepTakesAwayWhatBelongsToNothingOnceTheGraceIsOver(t *testing.T) {
 	}
 }
 
+// What is started while the host is looked at may be seen half: that is no leftover.
+func TestSweepTakesNothingAwayThatIsJustBeingStarted(t *testing.T) {
+	dir := folder(t)
+	r := open(t, dir, runner.Hooks{})
+	defer r.Close()
+	if r.groups == nil {
+		t.Skip("there are no control groups here")
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "logs/kept"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d := deployment(t, "worker")
+	var begun dayfly.Instance
+	left, err := r.Sweep(t.Context(), 0, func(string) bool { // asked in the middle
+		begun = start(t, r, d)
+		return true
+	})
+	if err != nil || len(left) > 0 {
+		t.Errorf("%v is left, and %v", left, err)
+	}
+	if groups, err := r.groups.List(); err != nil || !slices.Equal(groups, []string{begun.ID}) {
+		t.Errorf("instance %q has the control groups %q, and %v", begun.ID, groups, err)
+	}
+}
+
 func TestSweepKeepsBuildsAndLogsWithinTheirBounds(t *testing.T) {
 	dir := folder(t)
 	r := open(t, dir, runner.Hooks{})
