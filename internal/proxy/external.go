@@ -40,7 +40,7 @@ func (p *Proxy) external(w http.ResponseWriter, r *http.Request, m route.Match) 
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) { p.failed(w, r, err, m, nil) },
 	}
 	reverse.ModifyResponse = func(resp *http.Response) error { return whole(reverse, resp) }
-	reverse.ServeHTTP(w, r)
+	reverse.ServeHTTP(continueOnce(w, r), r)
 }
 
 // outside has the connections to services that are not ours. Their names may lead elsewhere after a

@@ -121,8 +121,28 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request, m route.Match, ch
 		resp.Header.Set(p.ReleaseHeader, f.claim.Version())
 		return whole(reverse, resp)
 	}
-	reverse.ServeHTTP(w, r.WithContext(ctx))
+	reverse.ServeHTTP(continueOnce(w, r), r.WithContext(ctx))
 }
+
+// continueOnce keeps a 100 of the service back where net/http sends one of its own as soon as the
+// body is read, which the service's 100 makes the transport do: both would race to the client.
+func continueOnce(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
+	if r.Header.Get("Expect") == "" {
+		return w
+	}
+	return withoutContinue{w}
+}
+
+type withoutContinue struct{ http.ResponseWriter }
+
+func (w withoutContinue) WriteHeader(status int) {
+	if status != http.StatusContinue {
+		w.ResponseWriter.WriteHeader(status)
+	}
+}
+
+// Unwrap is for http.ResponseController.
+func (w withoutContinue) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // fullDuplex lets a service answer before it has read the body: net/http would first wait for the
 // rest of it.
