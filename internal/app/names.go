@@ -154,26 +154,10 @@ func (a *App) publicAddresses() func() []netip.Addr {
 		mu.Lock()
 		defer mu.Unlock()
 		if now := time.Now(); now.After(until) {
-			known, until = reachable(interfaces()), now.Add(addressesKept)
+			known, until = reachable(dns.HostAddresses()), now.Add(addressesKept)
 		}
 		return known
 	}
-}
-
-// interfaces gives the addresses of this host.
-func interfaces() (all []netip.Addr) {
-	addresses, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil
-	}
-	for _, a := range addresses {
-		if n, ok := a.(*net.IPNet); ok {
-			if addr, ok := netip.AddrFromSlice(n.IP); ok {
-				all = append(all, addr.Unmap())
-			}
-		}
-	}
-	return all
 }
 
 // reachable chooses one address of each family, private ones first.

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/dayfly-dev/dayfly/internal/dns"
 )
 
 func TestOneAddressOfEachFamilyIsToldAPrivateOneFirst(t *testing.T) {
@@ -40,8 +42,8 @@ func TestPublicNamesLeadToWhereThePublicListenerIsReached(t *testing.T) {
 		{"it is said for IPv6", "example.org", "[fd00::9]", "10.0.0.1", true, "[fd00::9]"},
 		{"a name is said", "example.org", "host.example.org", "10.0.0.1", true, "[10.0.0.1]"},
 		{"it is not said", "example.org", "127.0.0.1", "10.0.0.1", false, "[10.0.0.1]"},
-		{"it listens everywhere", "example.org", "127.0.0.1", "::", false, fmt.Sprint(reachable(interfaces()))},
-		{"it listens nowhere", "example.org", "127.0.0.1", "", false, fmt.Sprint(reachable(interfaces()))},
+		{"it listens everywhere", "example.org", "127.0.0.1", "::", false, fmt.Sprint(reachable(dns.HostAddresses()))},
+		{"it listens nowhere", "example.org", "127.0.0.1", "", false, fmt.Sprint(reachable(dns.HostAddresses()))},
 	} {
 		a := &App{config: Config{Domain: c.domain, Advertise: c.advertise, Given: map[string]bool{"advertise": c.given}}, log: slog.New(slog.DiscardHandler)}
 		if c.listens != "" {

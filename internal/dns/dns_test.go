@@ -532,7 +532,7 @@ func TestThisServerIsNotItsOwnResolver(t *testing.T) {
 			t.Errorf("%s asks %s of itself: %v", c.self, c.resolver, got)
 		}
 	}
-	for _, a := range locals() {
+	for _, a := range HostAddresses() {
 		f := forwarder{self: netip.MustParseAddrPort("[::]:53")}
 		if !f.isSelf(netip.AddrPortFrom(a, 53)) {
 			t.Errorf("%s is not known to be this host", a)

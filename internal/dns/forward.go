@@ -220,11 +220,11 @@ func (f *forwarder) isSelf(server netip.AddrPort) bool {
 	if addr.IsLoopback() || addr.IsUnspecified() {
 		return true
 	}
-	return slices.Contains(locals(), addr)
+	return slices.Contains(HostAddresses(), addr)
 }
 
-// locals gives the addresses of this host.
-func locals() (all []netip.Addr) {
+// HostAddresses gives the addresses of this host; none where they cannot be told.
+func HostAddresses() (all []netip.Addr) {
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {
 		return nil

@@ -362,6 +362,19 @@ func (l *life) get(name string) (int, string) {
 	return resp.StatusCode, string(b) + fmt.Sprint(err)
 }
 
+// changes makes, changes and deletes environments, while another server is cut off or dead.
+func (l *life) changes() {
+	l.Helper()
+	l.delete("leaving")
+	commit(l.T, l.repo, "feature", "2")
+	l.create("coming", "main", 0)
+	l.create("brief", "main", 0)
+	l.answers("coming", "1")
+	l.delete("brief")
+	l.gone("brief")
+	l.answers("changing", "2")
+}
+
 // gone waits until an environment is away.
 func (l *life) gone(name string) {
 	l.Helper()

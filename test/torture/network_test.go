@@ -148,14 +148,7 @@ func compactedWhileCutOff(l *life) string {
 
 	etcd.cut()
 	l.lost()
-	other.delete("leaving")
-	commit(l.T, l.repo, "feature", "2")
-	other.create("coming", "main", 0)
-	other.create("brief", "main", 0)
-	other.answers("coming", "1")
-	other.delete("brief")
-	other.gone("brief")
-	other.answers("changing", "2")
+	other.changes()
 	revision := compact(l, c)
 	l.more(visits)
 

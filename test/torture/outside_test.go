@@ -421,14 +421,7 @@ func compactedWhileDead(l *life) string {
 
 	other.start(fate{})
 	other.ready()
-	other.delete("leaving")
-	commit(l.T, l.repo, "feature", "2")
-	other.create("coming", "main", 0)
-	other.create("brief", "main", 0)
-	other.answers("coming", "1")
-	other.delete("brief")
-	other.gone("brief")
-	other.answers("changing", "2")
+	other.changes()
 	other.answers("untouched", "1") // which the dead server has left running
 	revision := compact(l, c)
 
