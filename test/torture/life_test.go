@@ -270,6 +270,9 @@ func (l *life) live(f fate) {
 		// The order of things differs from life to life; what is not reached cannot be died at.
 		l.Logf("%s was not reached this time", f.point)
 	}
+	if f.away == 0 && l.deaths() > 1 {
+		l.Errorf("the server died %d times, and was killed once at most", l.deaths())
+	}
 	l.stop(syscall.SIGTERM)
 	l.took = time.Since(begun)
 	// What is kept for its logs: each environment once, each deployment once.
