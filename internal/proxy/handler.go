@@ -276,7 +276,7 @@ func (f *forward) RoundTrip(r *http.Request) (*http.Response, error) {
 			attempt = &sent
 			attempt.Body = body
 		}
-		resp, err := transport.RoundTrip(attempt)
+		resp, err := transport.RoundTrip(patient(attempt))
 		if err == nil {
 			f.claim.Alive()
 			return resp, nil

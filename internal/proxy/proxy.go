@@ -90,6 +90,7 @@ func New(config Config) *Proxy {
 		}
 	}
 	p.http1 = transport()
+	p.http1.DialContext = dialPatient(dialer.DialContext)
 	p.h2c = transport()
 	p.h2c.Protocols = new(http.Protocols)
 	p.h2c.Protocols.SetUnencryptedHTTP2(true)

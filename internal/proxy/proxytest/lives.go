@@ -156,6 +156,36 @@ func testFailures(t *testing.T, s suite) {
 			}
 		})
 	}
+	t.Run("an answer is passed on although the service closed without reading the body", func(t *testing.T) {
+		u := serve(t, func(_ *upstream, c net.Conn, r *bufio.Reader) {
+			for {
+				if line, err := r.ReadString('\n'); err != nil || line == "\r\n" {
+					break
+				}
+			}
+			io.WriteString(c, "HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nmuch")
+			// Closed with bytes unread: whoever writes on gets a reset.
+		})
+		w := s.start(t, proxy.Config{}, u)
+		for range 50 {
+			const size = 4 << 20
+			c, r := w.send(w.public, strings.TrimSuffix(request("POST", "/"), "\r\n")+fmt.Sprintf("Content-Length: %d\r\n\r\n", size))
+			sent := make(chan struct{})
+			go func() {
+				defer close(sent)
+				_, _ = io.Copy(c, io.LimitReader(zeros{}, size)) // as much as is taken
+			}()
+			resp, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if body, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != 413 || string(body) != "much" {
+				t.Errorf("%d with %q, and %v came", resp.StatusCode, body, err)
+			}
+			c.Close()
+			<-sent
+		}
+	})
 	t.Run("an answer before the body was read is passed on", func(t *testing.T) {
 		u := serve(t, func(_ *upstream, c net.Conn, r *bufio.Reader) {
 			for {
@@ -172,6 +202,14 @@ func testFailures(t *testing.T, s suite) {
 			t.Errorf("%v %v came", resp, err)
 		}
 	})
+}
+
+// zeros are an upload without an end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }
 
 // closedAddress is one that nobody listens on.
