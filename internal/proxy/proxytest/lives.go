@@ -66,15 +66,17 @@ func testConnections(t *testing.T, s suite) {
 		}
 	})
 	t.Run("a client that goes away frees its claim", func(t *testing.T) {
-		gone := make(chan struct{})
+		asked, gone := make(chan struct{}), make(chan struct{})
 		u := serve(t, func(u *upstream, c net.Conn, r *bufio.Reader) {
 			if _, _, err := u.read(r); err == nil {
+				close(asked)
 				_, _ = r.ReadByte() // until the engine lets go
 				close(gone)
 			}
 		})
 		w := s.start(t, proxy.Config{}, u)
 		c, _ := w.send(w.public, head("/"))
+		<-asked
 		w.inFlight(1)
 		c.Close()
 		w.inFlight(0)
