@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,7 +33,7 @@ func openFolder(path string) (*dataDir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the data folder cannot be used: %w: choose another one with --data", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := hold(lock); err != nil {
 		holder, _ := os.ReadFile(lock.Name())
 		return nil, errors.Join(dayfly.Errorf(dayfly.CodeConflict,
 			"the data folder %s is in use by another server (pid %s): end that one, or choose another folder with --data",
@@ -51,6 +52,22 @@ func openFolder(path string) (*dataDir, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return &dataDir{path, lock}, nil
+}
+
+// lockPatience is how long the lock of a server that was killed may outlive it: a child that it was
+// just about to start has it, too, until it is the program that it is to be.
+const lockPatience = 2 * time.Second
+
+// hold takes the lock on a file.
+func hold(lock *os.File) error {
+	deadline := time.Now().Add(lockPatience)
+	for {
+		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // belongsTo refuses a folder of another cluster: everything in it would be taken for
