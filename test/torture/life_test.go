@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -55,12 +54,7 @@ func newLife(t *testing.T, _ string) *life {
 		crashLog: filepath.Join(dir, "points"), log: filepath.Join(dir, "log"),
 	}
 	for _, address := range []*string{&l.api, &l.http, &l.internal} {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		*address = listener.Addr().String()
-		defer listener.Close()
+		*address = freeAddress(t)
 	}
 	l.client = client.New("http://"+l.api, "")
 	repository(t, l.repo)
@@ -145,14 +139,7 @@ func (l *life) start(f fate) {
 // startEtcd starts an etcd outside of the server, which dies once and comes back.
 func (l *life) startEtcd(f fate) {
 	l.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		l.Fatal(err)
-	}
-	l.etcd = listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		l.Fatal(err)
-	}
+	l.etcd = freeAddress(l.T)
 	start := func() *exec.Cmd {
 		cmd := exec.Command(filepath.Join(programs, "etcdserver"), filepath.Join(l.dir, "etcd"), l.etcd)
 		if err := cmd.Start(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -39,15 +40,21 @@ type member struct {
 	ended   chan struct{}
 }
 
-// freeAddress gives an address that nobody uses now.
+// freeAddress gives an address that nobody uses now, at a port that no system gives away by itself: what
+// comes back after a crash needs it again.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var all error
+	for range 100 {
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
+		if err == nil {
+			defer listener.Close()
+			return listener.Addr().String()
+		}
+		all = err
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	t.Fatal(all)
+	return ""
 }
 
 // newMember makes one, which start starts.
