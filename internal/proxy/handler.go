@@ -22,7 +22,7 @@ const starting = 2 * time.Second
 // Public handles requests from outside: the host says for whom they are.
 func (p *Proxy) Public() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		m := p.Table.Public(r.Host, r.URL.Path)
+		m := p.Table.Public(r.Host, route.PathOf(r.URL))
 		trusted := p.trusted(r)
 		choose := ""
 		if m.Choose() {
@@ -30,7 +30,7 @@ func (p *Proxy) Public() http.Handler {
 		}
 		if m.PublicHeader() {
 			if named := p.named(r.Header); named != "" {
-				m = p.Table.PublicFor(r.Host, r.URL.Path, named)
+				m = p.Table.PublicFor(r.Host, route.PathOf(r.URL), named)
 			}
 		}
 		if !trusted {
@@ -48,7 +48,7 @@ func (p *Proxy) Public() http.Handler {
 func (p *Proxy) Internal() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		local, _ := r.Context().Value(localKey{}).(netip.Addr)
-		m := p.Table.Internal(route.Call{Host: r.Host, Path: r.URL.Path, Local: local, Header: p.named(r.Header), Trace: p.traces.environment(r.Header.Get("Traceparent"))})
+		m := p.Table.Internal(route.Call{Host: r.Host, Path: route.PathOf(r.URL), Local: local, Header: p.named(r.Header), Trace: p.traces.environment(r.Header.Get("Traceparent"))})
 		choose := r.Header.Get(p.ReleaseHeader)
 		r.Header.Del(p.ReleaseHeader)
 		p.handle(w, r, m, choose)
@@ -247,11 +247,7 @@ func (p *Proxy) carry(pr *httputil.ProxyRequest, m route.Match) {
 func strip(r *http.Request, prefix string) {
 	r.URL.Path = orRoot(strings.TrimPrefix(r.URL.Path, prefix))
 	if r.URL.RawPath != "" {
-		if strings.HasPrefix(r.URL.RawPath, prefix) {
-			r.URL.RawPath = orRoot(strings.TrimPrefix(r.URL.RawPath, prefix))
-		} else {
-			r.URL.RawPath = ""
-		}
+		r.URL.RawPath = route.StripRaw(r.URL.RawPath, prefix)
 	}
 }
 

@@ -39,13 +39,13 @@ type held struct {
 }
 
 var (
-	names       = []string{"a", "b", "c", "d"}
+	names       = []string{"a", "b", "c", "d", "e", "f"}
 	services    = []string{"api", "db", "web"}
 	deployments = []string{"d1", "d2", "d3"}
 	instances   = []string{"i1", "i2"}
 	hosts       = []string{"a.localhost", "web-a.localhost", "b.localhost", "shop.example.org"}
-	paths       = []string{"/", "/api", "/api/", "/apix", "/api/v1", "/api/v1/x", "//api", "/a", "", "*"}
-	routes      = []string{"/", "/api", "/api/", "/api/v1", "/a"}
+	paths       = []string{"/", "/api", "/api/", "/apix", "/api/v1", "/api/v1/x", "//api", "/a", "/api/a/v1/x", "", "*"}
+	routes      = []string{"/", "/api", "/api/", "/api/v1", "/a", "/api/a", "/api/a/v1", "//api"}
 )
 
 func newMachine() *machine {
@@ -77,6 +77,14 @@ func dressed(t *rapid.T, host string) string {
 var headers = []string{"a", "prod", "qa.2"}
 
 func loopback(n int) netip.Addr { return netip.AddrFrom4([4]byte{127, 9, 0, byte(n)}) }
+
+// drawPath gives a path of segments that routes have, too.
+func drawPath(t *rapid.T) string {
+	if rapid.Bool().Draw(t, "special") {
+		return pick(t, paths, "path")
+	}
+	return "/" + strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"api", "a", "v1", "x", "", "apix"}), 0, 5).Draw(t, "segments"), "/")
+}
 
 func drawEnvironment(t *rapid.T) route.Environment {
 	e := route.Environment{
@@ -156,8 +164,27 @@ func (m *machine) SetEnvironment(t *rapid.T) {
 	}
 }
 
+// SetPlain writes routes from a host to elsewhere, which are of no environment that anybody could name.
+func (m *machine) SetPlain(t *rapid.T) {
+	host := pick(t, hosts, "host")
+	e := route.Environment{Name: "route:" + host, Plain: true, Hosts: []route.Host{{Name: host}}, State: "ready"}
+	for _, n := range []string{"r1", "r2"} {
+		r := dayfly.PathRoute{Path: pick(t, routes, "route"), Strip: rapid.Bool().Draw(t, "strip")}
+		if len(e.Services) > 0 && strings.TrimRight(e.Services[0].Routes[0].Path, "/") == strings.TrimRight(r.Path, "/") {
+			continue
+		}
+		e.Services = append(e.Services, route.Service{
+			Name: "route:" + n, Protocol: "http", External: "http://" + n + ".example.org", Routes: []dayfly.PathRoute{r},
+		})
+	}
+	err := m.table.SetEnvironment(e)
+	if fits := m.set(e); fits != (err == nil) {
+		t.Fatalf("fits: %v, error: %v", fits, err)
+	}
+}
+
 func (m *machine) DeleteEnvironment(t *rapid.T) {
-	name := pick(t, names, "name")
+	name := pick(t, append(names, "route:"+hosts[0], "route:"+hosts[1]), "name")
 	m.table.DeleteEnvironment(name)
 	m.unset(name)
 }
@@ -221,7 +248,7 @@ func (m *machine) Cut(t *rapid.T) {
 
 func (m *machine) Public(t *rapid.T) {
 	host := pick(t, append(hosts, "gone.localhost", "a.gone.localhost", "localhost", "elsewhere"), "host")
-	path := pick(t, paths, "path")
+	path := drawPath(t)
 	header := maybe(t, slices.Concat(names, headers, []string{"gone"}), "header")
 	got := m.table.PublicFor(dressed(t, host), path, header)
 	m.same(t, got, m.public(host, path, header))
@@ -396,9 +423,10 @@ func TestEveryLookupInAWorldAnswersAsTheModelDoes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newMachine()
 		m.SetProject(t)
-		for range 8 {
+		for range 10 {
 			m.SetEnvironment(t)
 		}
+		m.SetPlain(t)
 		envs := append([]string{"", "gone"}, names...)
 		for _, host := range hosts {
 			for _, path := range paths {

@@ -26,6 +26,7 @@ type answer struct {
 	Outcome                                           route.Outcome
 	Environment, Project, Service, Provider, Strip    string
 	Projects, Protocol, State, Message, External, Ask string
+	Plain                                             bool
 }
 
 func answerOf(m route.Match) answer {
@@ -35,7 +36,7 @@ func answerOf(m route.Match) answer {
 		Service: strings.ToLower(m.Service), Provider: m.Provider, Strip: m.Strip,
 		Projects: strings.Join(m.Projects, " "), Protocol: string(m.Protocol()),
 		State: state, Message: message, External: m.External(),
-		Ask: fmt.Sprint(m.Choose(), m.PublicHeader()),
+		Ask: fmt.Sprint(m.Choose(), m.PublicHeader()), Plain: m.Plain(),
 	}
 }
 
@@ -146,7 +147,7 @@ func (m *model) match(env, service, path string, public bool) answer {
 	e := m.envs[env]
 	a := answer{
 		Outcome: route.Missing, Environment: env, Project: e.Project, Service: service,
-		State: e.State, Message: e.Message,
+		State: e.State, Message: e.Message, Plain: e.Plain,
 	}
 	if service == "" {
 		a.Service, a.Strip = m.byPath(env, path)

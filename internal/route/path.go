@@ -2,6 +2,7 @@ package route
 
 import (
 	"cmp"
+	"net/url"
 	"strings"
 )
 
@@ -56,4 +57,36 @@ func (s *state) overridden(env, base *environment, key string) bool {
 		}
 	}
 	return false
+}
+
+// escapedSlash finds slashes that are not there to separate segments, and escapes them once more.
+var escapedSlash = strings.NewReplacer("%2F", "%252F", "%2f", "%252F")
+
+// PathOf gives the path by which a request is looked up: decoded, but for slashes that are escaped, for
+// these are part of a segment and no boundary of a route.
+func PathOf(u *url.URL) string {
+	if u.RawPath == "" { // nothing unusual is escaped
+		return u.Path
+	}
+	path, err := url.PathUnescape(escapedSlash.Replace(u.EscapedPath()))
+	if err != nil {
+		return u.Path
+	}
+	return path
+}
+
+// StripRaw takes as many segments off an escaped path as prefix has, which is a Match.Strip of it; what is
+// left begins with a slash.
+func StripRaw(path, prefix string) string {
+	segments := strings.Count(prefix, "/")
+	for i := range len(path) {
+		if path[i] != '/' {
+			continue
+		}
+		if segments == 0 {
+			return path[i:]
+		}
+		segments--
+	}
+	return "/"
 }

@@ -29,6 +29,7 @@ func testHeads(t *testing.T, s suite) {
 		{"/stripped", "/", "/stripped"},
 		{"/stripped/%2Fa", "/%2Fa", "/stripped"},
 		{"/strippednot", "/strippednot", ""},
+		{"/stripped%2Fa", "/stripped%2Fa", ""},
 	} {
 		t.Run("strip "+tc.path, func(t *testing.T) {
 			u := answering(t, ok)
