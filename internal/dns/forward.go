@@ -59,6 +59,10 @@ func (f *forwarder) forward(ctx context.Context, q, r *wire.Msg) {
 		r.Rcode = wire.RcodeServerFailure
 		return
 	}
+	if answer.Rcode > 0xf { // about what is between that resolver and us, and not every client could be told
+		r.Rcode = wire.RcodeServerFailure
+		return
+	}
 	// What another client of the same flight gets must not be changed by this one's truncation.
 	r.Rcode, r.AuthenticatedData, r.CheckingDisabled = answer.Rcode, answer.AuthenticatedData, q.CheckingDisabled
 	asked := q.Question[0].Name
