@@ -50,6 +50,9 @@ type Deployment struct {
 // SharedOwner is the owner of the deployments that environments of a project share.
 func SharedOwner(project string) string { return "project:" + project }
 
+// Shared says whether the deployment belongs to a project, and its environments share it.
+func (d Deployment) Shared() bool { return strings.HasPrefix(d.Key.Owner, SharedOwner("")) }
+
 // KeyOf says which deployment a service of an environment is: its own, or one that is shared.
 func KeyOf(rec EnvironmentRecord, rs ResolvedService) DeploymentKey {
 	key := DeploymentKey{Project: rec.Spec.Project, Service: rs.Name, Version: rs.Commit, Hash: rs.Hash, Owner: rec.ID}

@@ -185,7 +185,7 @@ func (c *Control) DeleteEnvironment(ctx context.Context, name string, o dayfly.D
 	if r.Value.Origin != "" && !o.Force {
 		return dayfly.Environment{}, belongsToFile(r.Value)
 	}
-	if names := c.borrowers(r.Key); len(names) > 0 && !o.Force && !r.Value.Deleting {
+	if names := slices.Collect(c.borrowers(r.Key)); len(names) > 0 && !o.Force && !r.Value.Deleting {
 		return dayfly.Environment{}, dayfly.Errorf(dayfly.CodeConflict,
 			"environments borrow from %s: %s: delete them first, or leave them without what they borrow (--force)", r.Key, strings.Join(names, ", "))
 	}
@@ -195,8 +195,11 @@ func (c *Control) DeleteEnvironment(ctx context.Context, name string, o dayfly.D
 // Expire ends the environments whose life is over and says which.
 func (c *Control) Expire(ctx context.Context) (ended []string, err error) {
 	now := c.now()
-	for r := range registry.All(c.cache, registry.Environments) {
-		if !status.Expired(r.Value, now) || len(c.borrowers(r.Key)) > 0 {
+	for r := range registry.Expiring(c.cache) {
+		if !status.Expired(r.Value, now) {
+			break // nor have those that follow
+		}
+		if c.lends(r.Key) {
 			continue
 		}
 		rec := r.Value
@@ -223,13 +226,23 @@ func (c *Control) ending(r registry.Record[dayfly.EnvironmentRecord]) []registry
 }
 
 // borrowers gives the environments that borrow from one.
-func (c *Control) borrowers(name string) (names []string) {
-	for r := range registry.BorrowersOf(c.cache, name) {
-		if rec, ok := registry.Lookup(c.cache, registry.Environments, r.Key); ok && !rec.Value.Deleting && rec.Value.ID == r.Value.Environment {
-			names = append(names, r.Key)
+func (c *Control) borrowers(name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for r := range registry.BorrowersOf(c.cache, name) {
+			rec, ok := registry.Lookup(c.cache, registry.Environments, r.Key)
+			if ok && !rec.Value.Deleting && rec.Value.ID == r.Value.Environment && !yield(r.Key) {
+				return
+			}
 		}
 	}
-	return names
+}
+
+// lends says whether some environment borrows from this one.
+func (c *Control) lends(name string) bool {
+	for range c.borrowers(name) {
+		return true
+	}
+	return false
 }
 
 // deleteRecord marks a record as on its way out, also when somebody changes it at the

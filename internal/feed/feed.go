@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -28,14 +27,17 @@ type Feed struct {
 	applied int64         // revision
 	moved   chan struct{} // closed and replaced when applied grows
 
-	owner map[string]string // environment by deployment
+	owner  map[string]string               // environment by deployment
+	shared map[string]dayfly.DeploymentKey // what is shared, by deployment
+
+	baselines map[string]string // by project
 
 	registered *registered
 }
 
 // New makes a Feed; Run starts it.
 func New(cache *registry.Cache, table *route.Table, log *slog.Logger) *Feed {
-	return &Feed{cache: cache, table: table, log: log, moved: make(chan struct{}), owner: map[string]string{}, registered: newRegistered()}
+	return &Feed{cache: cache, table: table, log: log, moved: make(chan struct{}), owner: map[string]string{}, shared: map[string]dayfly.DeploymentKey{}, baselines: map[string]string{}, registered: newRegistered()}
 }
 
 // Load applies everything that the cache holds now.
@@ -44,7 +46,7 @@ func (f *Feed) Load() {
 		f.apply(registry.Projects.Name(), p.Key)
 	}
 	for d := range registry.All(f.cache, registry.Deployments) {
-		f.apply(registry.Deployments.Name(), d.Key)
+		f.note(d.Value)
 	}
 	for d := range registry.All(f.cache, registry.Observed) {
 		f.deployment(d.Key)
@@ -66,6 +68,7 @@ func (f *Feed) Load() {
 	close(names)
 	all.Wait()
 	f.loadUnmanaged()
+	f.settle()
 }
 
 // Run loads, and applies changes until ctx ends.
@@ -106,6 +109,7 @@ func (f *Feed) Wait(ctx context.Context, revision int64) error {
 }
 
 func (f *Feed) reached(revision int64) {
+	f.settle()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if revision <= f.applied {
@@ -119,10 +123,18 @@ func (f *Feed) reached(revision int64) {
 func (f *Feed) apply(kind, key string) {
 	switch kind {
 	case registry.Projects.Name():
-		if p, ok := registry.Lookup(f.cache, registry.Projects, key); ok {
+		p, ok := registry.Lookup(f.cache, registry.Projects, key)
+		if ok {
 			f.table.SetProject(route.Project{Name: key, Baseline: p.Value.Baseline})
 		} else {
 			f.table.DeleteProject(key)
+		}
+		// A project changes with every commit of its own, its baseline hardly ever.
+		if before := f.baselines[key]; before == p.Value.Baseline {
+			return
+		}
+		if f.baselines[key] = p.Value.Baseline; !ok {
+			delete(f.baselines, key)
 		}
 		f.unmanagedOf(key)
 	case registry.Registrations.Name():
@@ -135,24 +147,38 @@ func (f *Feed) apply(kind, key string) {
 		f.environment(key)
 	case registry.Deployments.Name():
 		if d, ok := registry.Lookup(f.cache, registry.Deployments, key); ok {
-			if f.owner[key] = d.Value.Environment; d.Value.Environment == "" {
-				f.owner[key] = d.Value.Key.Owner
-			}
+			f.note(d.Value)
+			f.concerned(key)
 			return
 		}
+		f.concerned(key)
 		delete(f.owner, key)
+		delete(f.shared, key)
 		f.table.DeleteDeployment(key)
 	case registry.Observed.Name():
 		f.deployment(key)
-		// The pages of the environment say how its services are.
-		owner := f.owner[key]
-		if project, shared := strings.CutPrefix(owner, dayfly.SharedOwner("")); shared {
-			for _, name := range registry.UsersOf(f.cache, project, key) {
-				f.environment(name)
-			}
-		} else if owner != "" {
-			f.environment(owner)
+		f.concerned(key)
+	}
+}
+
+// note remembers whom a deployment concerns, for when its record is gone.
+func (f *Feed) note(d dayfly.Deployment) {
+	if d.Shared() {
+		f.shared[d.ID] = d.Key
+	} else {
+		f.owner[d.ID] = d.Environment
+	}
+}
+
+// concerned looks again at the environments that a deployment belongs to or that share it: their pages
+// say how their services are.
+func (f *Feed) concerned(deployment string) {
+	if of, shared := f.shared[deployment]; shared {
+		for _, name := range registry.UsersOf(f.cache, of) {
+			f.environment(name)
 		}
+	} else if owner := f.owner[deployment]; owner != "" {
+		f.environment(owner)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/dayfly-dev/dayfly"
@@ -31,6 +32,9 @@ type registered struct {
 	denied map[string]map[string]bool // the environments that would have a host
 
 	routed map[string]string // host of a route, by its name
+
+	refused map[string]error // why the table did not take the entry of an environment
+	told    map[string]error // of those, what was logged; of settle alone
 }
 
 type departure struct{ deployment, instance string }
@@ -39,7 +43,7 @@ func newRegistered() *registered {
 	return &registered{
 		placed: map[string]dayfly.Registration{}, endpoints: map[string][]route.Endpoint{},
 		leaving: map[departure]chan struct{}{}, leavingOf: map[string]int{},
-		hosts: map[string]string{}, held: map[string][]string{}, denied: map[string]map[string]bool{}, routed: map[string]string{},
+		hosts: map[string]string{}, held: map[string][]string{}, denied: map[string]map[string]bool{}, routed: map[string]string{}, refused: map[string]error{},
 	}
 }
 
@@ -91,7 +95,7 @@ func (f *Feed) registration(key string) {
 	f.registered.mu.Unlock()
 	now := rec.Value
 	if there {
-		f.registeredDeployment(deploymentOf(now))
+		f.registeredFor(now)
 		if now.Environment != "" {
 			f.environment(now.Environment)
 		}
@@ -103,12 +107,24 @@ func (f *Feed) registration(key string) {
 		f.environment(before.Environment)
 	}
 	if !there || deploymentOf(now) != deploymentOf(before) {
-		f.registeredDeployment(deploymentOf(before))
+		f.registeredFor(before)
 	}
 }
 
-// registeredDeployment sets the endpoints of what is registered for a version.
-func (f *Feed) registeredDeployment(id string) {
+// registeredFor sets the endpoints of the version that an instance is or was of. The first and the last one
+// of a version that environments asked for change what their pages say.
+func (f *Feed) registeredFor(r dayfly.Registration) {
+	if first, last := f.registeredDeployment(deploymentOf(r)); r.Environment != "" || !first && !last {
+		return
+	}
+	for name := range registry.UsersOfRegistered(f.cache, r.Project, r.Service, r.Version) {
+		f.environment(name)
+	}
+}
+
+// registeredDeployment sets the endpoints of what is registered for a version, and says whether there were
+// none before or are none now.
+func (f *Feed) registeredDeployment(id string) (first, last bool) {
 	g := f.registered
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -118,7 +134,7 @@ func (f *Feed) registeredDeployment(id string) {
 	}
 	before := g.endpoints[id]
 	if len(now) == 0 && before == nil {
-		return
+		return false, false
 	}
 	f.table.SetDeployment(id, now)
 	if len(now) > 0 {
@@ -132,6 +148,7 @@ func (f *Feed) registeredDeployment(id string) {
 		}
 	}
 	f.forget(id)
+	return before == nil, len(now) == 0
 }
 
 // depart notes when nobody is on an instance any more. The caller has the lock.
@@ -305,7 +322,7 @@ func (f *Feed) unmanaged(name string) {
 	project, ok := registry.Unmanaged(f.cache, name)
 	if !ok {
 		f.lend("", name, nil)
-		f.table.DeleteEnvironment(name)
+		f.remove(name)
 		f.returned(before)
 		return
 	}
@@ -358,16 +375,62 @@ func (f *Feed) routes(host string) {
 		})
 	}
 	if len(e.Services) == 0 {
-		f.table.DeleteEnvironment(e.Name)
+		f.remove(e.Name)
 		return
 	}
 	f.set(e)
 }
 
-// set puts an entry into the table.
+// set puts an entry into the table. One that is refused, for another one still has a host of it, is tried
+// again when all changes up to a revision are there: those of one transaction come one by one.
 func (f *Feed) set(e route.Environment) {
 	f.vacate(e)
-	if err := f.table.SetEnvironment(e); err != nil {
-		f.log.Error("an environment cannot be routed", "environment", e.Name, "error", err)
+	err := f.table.SetEnvironment(e)
+	f.registered.mu.Lock()
+	defer f.registered.mu.Unlock()
+	if err != nil {
+		f.registered.refused[e.Name] = err
+	} else {
+		delete(f.registered.refused, e.Name)
 	}
+}
+
+// remove takes an entry out of the table.
+func (f *Feed) remove(name string) {
+	f.table.DeleteEnvironment(name)
+	f.registered.mu.Lock()
+	defer f.registered.mu.Unlock()
+	delete(f.registered.refused, name)
+}
+
+// settle tries entries again that were refused, as long as that helps.
+func (f *Feed) settle() {
+	g := f.registered
+	refused := func() map[string]error {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return maps.Clone(g.refused)
+	}
+	for before := refused(); len(before) > 0; {
+		for name := range before {
+			if host, is := strings.CutPrefix(name, "route:"); is {
+				f.routes(host)
+			} else {
+				f.environment(name)
+			}
+		}
+		now := refused()
+		if len(now) < len(before) {
+			before = now
+			continue
+		}
+		for name, err := range now {
+			if told := g.told[name]; told == nil || told.Error() != err.Error() {
+				f.log.Error("an environment cannot be routed", "environment", name, "error", err)
+			}
+		}
+		g.told = now
+		return
+	}
+	g.told = nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/feed"
 	"github.com/dayfly-dev/dayfly/internal/registry"
+	"github.com/dayfly-dev/dayfly/internal/release"
 	"github.com/dayfly-dev/dayfly/internal/route"
 )
 
@@ -345,4 +346,53 @@ func TestTheTableOfAnyHistoryIsThatOfAFreshStart(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestPagesSayAtOnceWhetherSomethingIsRegisteredForAVersion(t *testing.T) {
+	w := start(t)
+	res := resolution("main")
+	res.Services[0].From, res.Services[0].Version = dayfly.FromRegistered, "9"
+	w.commit(append(creation("main")[:1], registry.Create(registry.Resolutions, "main", res), registry.Create(registry.Releases, "main", release.State{}))...)
+	state := func() string {
+		s, _ := w.table.Public("web-main.localhost", "/").Info()
+		return s
+	}
+	if got := state(); got != string(dayfly.PhaseFailed) {
+		t.Errorf("with nothing registered it is %s", got)
+	}
+	one := w.register("", "web", "9", "a")
+	other := w.register("", "web", "9", "b")
+	if got := state(); got != string(dayfly.PhaseReady) {
+		t.Errorf("with two instances it is %s", got)
+	}
+	w.deregister(one)
+	if got := state(); got != string(dayfly.PhaseReady) {
+		t.Errorf("with one instance left it is %s", got)
+	}
+	w.deregister(other)
+	if got := state(); got != string(dayfly.PhaseFailed) {
+		t.Errorf("with nothing registered any more it is %s", got)
+	}
+}
+
+func TestAHostThatIsGivenUpIsWhoseWaitsForItWhateverIsToldFirst(t *testing.T) {
+	for name, order := range map[string]func(a, b registry.Op) []registry.Op{
+		"the claim first": func(claim, entry registry.Op) []registry.Op { return []registry.Op{claim, entry} },
+		"the claim last":  func(claim, entry registry.Op) []registry.Op { return []registry.Op{entry, claim} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t)
+			const host = "web-temp.localhost"
+			w.commit(registry.Create(registry.Hosts, host, registry.HostClaim{Routes: 1}),
+				registry.Create(registry.Routes, "docs", dayfly.Route{Name: "docs", Host: host, Path: "/", To: "http://docs.example.org"}))
+			w.register("temp", "web", "v1", "a")
+			if m := w.table.Public(host, "/"); !m.Plain() {
+				t.Fatalf("the route has its host no more: %+v", m)
+			}
+			w.commit(order(registry.Delete(registry.Hosts, host), registry.Delete(registry.Routes, "docs"))...)
+			if got := w.version(host, "/"); got != "v1" {
+				t.Errorf("answered by %q", got)
+			}
+		})
+	}
 }

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"hash/fnv"
+	"iter"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/registry"
+	"github.com/dayfly-dev/dayfly/internal/resolve"
 )
 
 // News says whether repositories have changed.
@@ -60,13 +62,12 @@ func (f *followed) saw(heads dayfly.Heads, ok bool) {
 
 // follower knows what is followed.
 type follower struct {
-	revision   int64               // of the state that the next three were read from
-	users      map[string][]string // environments by repository
-	projects   map[string][]string // projects by repository
-	credential map[string]string   // by repository
-	known      map[string]*followed
-	slots      chan struct{} // a place for each that is being asked
-	asking     sync.WaitGroup
+	revision int64               // of the state that the next two were read from
+	repos    map[string]string   // the credentials that projects have, by repository that somebody follows
+	projects map[string][]string // projects by repository
+	known    map[string]*followed
+	slots    chan struct{} // a place for each that is being asked
+	asking   sync.WaitGroup
 	// projectLocks let one repository at a time change a project.
 	projectLocks map[string]*sync.Mutex
 }
@@ -90,10 +91,10 @@ func (r *Reconciler) follow(ctx context.Context) {
 // look asks every repository for news once it is its turn.
 func (r *Reconciler) look(ctx context.Context, f *follower) {
 	if revision := r.Cache.Revision(); revision != f.revision {
-		r.readUsers(f)
+		r.readRepos(f)
 		f.revision = revision
 	}
-	for repo := range f.credential {
+	for repo := range f.repos {
 		if f.known[repo] == nil {
 			f.known[repo] = &followed{}
 		}
@@ -105,7 +106,7 @@ func (r *Reconciler) look(ctx context.Context, f *follower) {
 			known.busy.Store(false)
 			continue
 		}
-		turn := newTurn(f, repo)
+		turn := r.newTurn(f, repo)
 		f.asking.Go(func() {
 			defer known.busy.Store(false)
 			select {
@@ -135,8 +136,16 @@ type followedProject struct {
 	repos map[string]*followed
 }
 
-func newTurn(f *follower, repo string) turn {
-	t := turn{repo: repo, credential: f.credential[repo], known: f.known[repo], environments: f.users[repo]}
+func (r *Reconciler) newTurn(f *follower, repo string) turn {
+	t := turn{repo: repo, credential: f.repos[repo], known: f.known[repo]}
+	for res := range r.usersOf(repo) {
+		t.environments = append(t.environments, res.Key)
+		for _, rs := range res.Value.Services {
+			if rs.Repo == repo && rs.Credential != "" {
+				t.credential = rs.Credential
+			}
+		}
+	}
 	for _, name := range f.projects[repo] {
 		if f.projectLocks[name] == nil {
 			f.projectLocks[name] = &sync.Mutex{}
@@ -181,11 +190,12 @@ func (r *Reconciler) ask(ctx context.Context, t turn) {
 	if ok {
 		known = map[string]dayfly.Heads{t.repo: heads}
 	}
+	many := resolve.Remember(ctx) // they mostly need the same of it
 	for _, name := range t.environments {
 		// The first time all are looked at: what hosts and variables are made from may
 		// have changed with the server's flags.
 		if first || !r.current(name, t.repo, heads.Branches) {
-			r.refresh(ctx, name, known)
+			r.refresh(many, name, known)
 		}
 	}
 	t.known.again = again
@@ -202,33 +212,38 @@ func (r *Reconciler) due(repo string, f *followed) bool {
 	return !r.Now().Before(f.next)
 }
 
-// readUsers finds who follows which repository. It is done again only when the state has
-// changed: a server at rest does nothing here.
-func (r *Reconciler) readUsers(f *follower) {
-	f.users, f.credential, f.projects = map[string][]string{}, map[string]string{}, map[string][]string{}
-	for p := range registry.All(r.Cache, registry.Projects) {
-		for _, repo := range r.Asked.ProjectRepos(p.Value) {
-			f.projects[repo] = append(f.projects[repo], p.Key)
-			f.credential[repo] = p.Value.Credential
-		}
-	}
-	for e := range registry.All(r.Cache, registry.Environments) {
-		res, ok := registry.Lookup(r.Cache, registry.Resolutions, e.Key)
-		if !ok || e.Value.Deleting {
-			continue
-		}
-		seen := map[string]bool{}
-		for _, rs := range res.Value.Services {
-			if !seen[rs.Repo] {
-				seen[rs.Repo] = true
-				f.users[rs.Repo] = append(f.users[rs.Repo], e.Key)
-				if rs.Credential != "" || f.credential[rs.Repo] == "" {
-					f.credential[rs.Repo] = rs.Credential
-				}
+// usersOf gives the resolutions of the environments that have services from a repository.
+func (r *Reconciler) usersOf(repo string) iter.Seq[registry.Record[dayfly.Resolution]] {
+	return func(yield func(registry.Record[dayfly.Resolution]) bool) {
+		for res := range registry.FromRepo(r.Cache, repo) {
+			if e, ok := registry.Lookup(r.Cache, registry.Environments, res.Key); ok && !e.Value.Deleting && !yield(res) {
+				return
 			}
 		}
 	}
-	maps.DeleteFunc(f.known, func(repo string, _ *followed) bool { _, ok := f.credential[repo]; return !ok })
+}
+
+// readRepos finds which repositories somebody follows. It is done again only when the state has
+// changed: a server at rest does nothing here. The environments of each are looked up when it is asked,
+// for there may be very many.
+func (r *Reconciler) readRepos(f *follower) {
+	f.repos, f.projects = map[string]string{}, map[string][]string{}
+	for p := range registry.All(r.Cache, registry.Projects) {
+		for _, repo := range r.Asked.ProjectRepos(p.Value) {
+			f.projects[repo] = append(f.projects[repo], p.Key)
+			f.repos[repo] = p.Value.Credential
+		}
+	}
+	for repo := range registry.ReposInUse(r.Cache) {
+		if _, known := f.repos[repo]; known {
+			continue
+		}
+		for range r.usersOf(repo) {
+			f.repos[repo] = ""
+			break
+		}
+	}
+	maps.DeleteFunc(f.known, func(repo string, _ *followed) bool { _, ok := f.repos[repo]; return !ok })
 	maps.DeleteFunc(f.projectLocks, func(name string, _ *sync.Mutex) bool {
 		_, ok := registry.Lookup(r.Cache, registry.Projects, name)
 		return !ok

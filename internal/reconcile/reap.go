@@ -42,10 +42,8 @@ func (r *Reconciler) expireLoop(ctx context.Context) {
 
 // firstDue is when the first environment expires; zero = none does.
 func (r *Reconciler) firstDue() (due time.Time) {
-	for e := range registry.All(r.Cache, registry.Environments) {
-		if at := e.Value.ExpiresAt; at != nil && !e.Value.Deleting && (due.IsZero() || at.Before(due)) {
-			due = *at
-		}
+	for e := range registry.Expiring(r.Cache) {
+		return *e.Value.ExpiresAt
 	}
 	return due
 }

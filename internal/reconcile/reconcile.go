@@ -10,7 +10,6 @@ package reconcile
 import (
 	"context"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -181,9 +180,18 @@ func (r *Reconciler) adopt(ctx context.Context) {
 
 // watch passes changes of the state to the workers that they concern.
 func (r *Reconciler) watch(ctx context.Context) {
-	owner := map[string]string{} // environment by deployment, also when its record is gone
+	// Whom the changes of a deployment concern, also when its record is gone.
+	owner := map[string]string{}                // environment by deployment
+	shared := map[string]dayfly.DeploymentKey{} // what environments share
+	note := func(d dayfly.Deployment) {
+		if d.Shared() {
+			shared[d.ID] = d.Key
+		} else {
+			owner[d.ID] = d.Environment
+		}
+	}
 	for d := range registry.All(r.Cache, registry.Deployments) {
-		owner[d.Key] = ownerOf(d.Value)
+		note(d.Value)
 	}
 	for c := range r.Cache.Changes(ctx) {
 		switch c.Kind {
@@ -191,10 +199,10 @@ func (r *Reconciler) watch(ctx context.Context) {
 			r.environments.add(c.Key)
 		case registry.Deployments.Name(), registry.Observed.Name():
 			if d, ok := registry.Lookup(r.Cache, registry.Deployments, c.Key); ok {
-				owner[c.Key] = ownerOf(d.Value)
+				note(d.Value)
 			}
-			if project, shared := strings.CutPrefix(owner[c.Key], dayfly.SharedOwner("")); shared {
-				for _, name := range registry.UsersOf(r.Cache, project, c.Key) {
+			if key, ok := shared[c.Key]; ok {
+				for _, name := range registry.UsersOf(r.Cache, key) {
 					r.environments.add(name)
 				}
 			} else if owner[c.Key] != "" {
@@ -204,18 +212,11 @@ func (r *Reconciler) watch(ctx context.Context) {
 				r.deployments.add(c.Key)
 				if c.Deleted {
 					delete(owner, c.Key)
+					delete(shared, c.Key)
 				}
 			}
 		}
 	}
-}
-
-// ownerOf names whom the changes of a deployment concern: an environment, or "project:NAME".
-func ownerOf(d dayfly.Deployment) string {
-	if strings.HasPrefix(d.Key.Owner, dayfly.SharedOwner("")) {
-		return d.Key.Owner
-	}
-	return d.Environment
 }
 
 // event appends an event to an environment; one that cannot be written is logged.

@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
@@ -28,9 +27,8 @@ func (r *Reconciler) shareLoop(ctx context.Context) {
 		}
 		revision = now
 		seen := map[string]bool{}
-		for d := range registry.All(r.Cache, registry.Deployments) {
-			project, shared := strings.CutPrefix(d.Value.Key.Owner, dayfly.SharedOwner(""))
-			if !shared || d.Value.Retiring != nil || len(registry.UsersOf(r.Cache, project, d.Key)) > 0 {
+		for d := range registry.SharedDeployments(r.Cache) {
+			if d.Value.Retiring != nil || registry.InUse(r.Cache, d.Value.Key) {
 				continue
 			}
 			seen[d.Key] = true
@@ -62,9 +60,9 @@ func (r *Reconciler) missingLoop(ctx context.Context) {
 	next := map[string]time.Time{} // by environment
 	every(ctx, time.Second, func() {
 		missing := map[string]bool{}
-		for res := range registry.All(r.Cache, registry.Resolutions) {
-			if len(res.Value.Missing) == 0 || ctx.Err() != nil {
-				continue
+		for res := range registry.Missing(r.Cache) {
+			if ctx.Err() != nil {
+				return
 			}
 			missing[res.Key] = true
 			age := r.Now().Sub(res.Value.Missing[0].Since)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/registry"
+	"github.com/dayfly-dev/dayfly/internal/release"
 )
 
 // fill writes n environments with a deployment each.
@@ -123,4 +124,38 @@ func BenchmarkEvents(b *testing.B) {
 		add(b, s, fmt.Sprint("env", i%10), "a step was done")
 	}
 	events(b, s, "env0", 0)
+}
+
+// BenchmarkUsersOf finds the ten environments that share a deployment, among few and among many that
+// share another one.
+func BenchmarkUsersOf(b *testing.B) {
+	for _, n := range []int{100, 10_000} {
+		b.Run(fmt.Sprint(n, "-environments"), func(b *testing.B) {
+			s := open(b, registry.Config{Dir: b.TempDir()})
+			key := func(service string) dayfly.DeploymentKey {
+				return dayfly.DeploymentKey{Project: "shop", Service: service, Version: "c-" + service, Hash: "h", Owner: dayfly.SharedOwner("shop")}
+			}
+			for i := 0; i < n; i += 250 {
+				var ops []registry.Op
+				for j := i; j < min(n, i+250); j++ {
+					id, name, service := fmt.Sprintf("id%06d", j), fmt.Sprintf("shop-%06d", j), "web"
+					if j%(n/10) == 0 {
+						service = "api"
+					}
+					ops = append(ops,
+						registry.Create(registry.Environments, name, dayfly.EnvironmentRecord{ID: id, Spec: dayfly.EnvironmentSpec{Name: name, Project: "shop"}}),
+						registry.Create(registry.Resolutions, name, dayfly.Resolution{Environment: id, Services: []dayfly.ResolvedService{
+							{Name: service, From: dayfly.FromShared, Commit: "c-" + service, Hash: "h"}}}),
+						registry.Create(registry.Releases, name, release.State{Services: map[string][]release.Target{service: {{Deployment: key(service).ID(), Weight: 1}}}}))
+				}
+				commit(b, s, ops...)
+			}
+			c := startCache(b, s)
+			for b.Loop() {
+				if users := registry.UsersOf(c, key("api")); len(users) != 10 {
+					b.Fatalf("%d environments share it", len(users))
+				}
+			}
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"iter"
 	"slices"
 
 	"github.com/dayfly-dev/dayfly"
@@ -93,19 +94,44 @@ func Lenders(cache *Cache, in status.Input) map[string]status.Input {
 	return lenders
 }
 
-// UsersOf gives the names of the environments that want a shared deployment, or are served by it.
-func UsersOf(cache *Cache, project, deployment string) (names []string) {
-	for r := range EnvironmentsOf(cache, project) {
-		in := status.Input{Record: r.Value}
-		if res, ok := Lookup(cache, Resolutions, r.Key); ok && res.Value.Environment == r.Value.ID && !r.Value.Deleting {
-			in.Resolution = &res.Value
+// UsersOf gives the names of the environments that want a shared deployment, or are served by it, in
+// their order. It costs what they cost, however many others there are.
+func UsersOf(cache *Cache, key dayfly.DeploymentKey) (names []string) {
+	for name := range users(cache, key) {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// InUse says whether an environment wants a shared deployment, or is served by it.
+func InUse(cache *Cache, key dayfly.DeploymentKey) bool {
+	for range users(cache, key) {
+		return true
+	}
+	return false
+}
+
+// users gives the environments that want a shared deployment and then those that are served by it.
+func users(cache *Cache, key dayfly.DeploymentKey) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for res := range selectBy(cache, Resolutions, byShared, key.Version) {
+			r, ok := Lookup(cache, Environments, res.Key)
+			if !ok || r.Value.Deleting || r.Value.ID != res.Value.Environment {
+				continue
+			}
+			wants := func(rs dayfly.ResolvedService) bool {
+				return rs.From == dayfly.FromShared && dayfly.KeyOf(r.Value, rs) == key
+			}
+			if slices.ContainsFunc(res.Value.Services, wants) && !yield(res.Key) {
+				return
+			}
 		}
-		if rel, ok := Lookup(cache, Releases, r.Key); ok {
-			in.Release = rel.Value
-		}
-		if slices.Contains(sharedBy(cache, in), deployment) {
-			names = append(names, r.Key)
+		for rel := range selectBy(cache, Releases, byDeployment, key.ID()) {
+			r, ok := Lookup(cache, Environments, rel.Key)
+			if ok && r.Value.Spec.Project == key.Project && !yield(rel.Key) {
+				return
+			}
 		}
 	}
-	return names
 }

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
@@ -29,6 +30,7 @@ var (
 			byID:      func(e dayfly.EnvironmentRecord) string { return e.ID },
 			byProject: func(e dayfly.EnvironmentRecord) string { return e.Spec.Project },
 			bySource:  func(e dayfly.EnvironmentRecord) string { return e.Source },
+			byExpiry:  expiryOf,
 		}}
 	Resolutions = Kind[dayfly.Resolution]{name: "resolution", // name of the environment
 		load: func(p *pool, key string, data []byte) (dayfly.Resolution, error) {
@@ -41,6 +43,43 @@ var (
 		},
 		indexes: map[string]func(dayfly.Resolution) string{
 			byBase: func(r dayfly.Resolution) string { return r.Base },
+			byMissing: func(r dayfly.Resolution) string {
+				if len(r.Missing) == 0 {
+					return ""
+				}
+				return byMissing
+			},
+		},
+		lists: map[string]func(dayfly.Resolution) iter.Seq[string]{
+			// What is shared is of one version, whose name is there anyway: a name of its own for
+			// each shared deployment would have to be kept for every one that uses it.
+			byShared: func(r dayfly.Resolution) iter.Seq[string] {
+				return func(yield func(string) bool) {
+					for i := range r.Services {
+						if rs := &r.Services[i]; rs.From == dayfly.FromShared && !yield(rs.Commit) {
+							return
+						}
+					}
+				}
+			},
+			byRegistered: func(r dayfly.Resolution) iter.Seq[string] {
+				return func(yield func(string) bool) {
+					for i := range r.Services {
+						if rs := &r.Services[i]; rs.From == dayfly.FromRegistered && !yield(rs.Name+"/"+rs.Version) {
+							return
+						}
+					}
+				}
+			},
+			byRepo: func(r dayfly.Resolution) iter.Seq[string] {
+				return func(yield func(string) bool) {
+					for i := range r.Services {
+						if rs := &r.Services[i]; rs.Repo != "" && !yield(rs.Repo) {
+							return
+						}
+					}
+				}
+			},
 		}}
 	Releases = Kind[release.State]{name: "release", // name of the environment
 		share: func(p *pool, s *release.State) {
@@ -51,6 +90,19 @@ var (
 				}
 				s.Services[service] = targets
 			}
+		},
+		lists: map[string]func(release.State) iter.Seq[string]{
+			byDeployment: func(s release.State) iter.Seq[string] {
+				return func(yield func(string) bool) {
+					for _, targets := range s.Services {
+						for _, t := range targets {
+							if !yield(t.Deployment) {
+								return
+							}
+						}
+					}
+				}
+			},
 		}}
 	Deployments = Kind[dayfly.Deployment]{name: "deployment", // id
 		load: func(p *pool, key string, data []byte) (dayfly.Deployment, error) {
@@ -131,6 +183,11 @@ const (
 	byEnvironment = "environment"
 	byDeployment  = "deployment"
 	byHost        = "host"
+	byShared      = "shared"
+	byRepo        = "repo"
+	byRegistered  = "registered"
+	byMissing     = "missing"
+	byExpiry      = "expiry"
 )
 
 // storedProject adds what the API does not show.
@@ -229,6 +286,46 @@ func ProjectByID(c *Cache, id string) (Record[dayfly.Project], bool) {
 // BorrowersOf gives the resolutions of the environments that borrow from one, by its name.
 func BorrowersOf(c *Cache, base string) iter.Seq[Record[dayfly.Resolution]] {
 	return selectBy(c, Resolutions, byBase, base)
+}
+
+// Missing gives the resolutions in which something is missing, in the order of their names.
+func Missing(c *Cache) iter.Seq[Record[dayfly.Resolution]] {
+	return selectBy(c, Resolutions, byMissing, byMissing)
+}
+
+// expiryOf is what the index of environments by their end finds one by: in the order of time.
+func expiryOf(e dayfly.EnvironmentRecord) string {
+	if e.ExpiresAt == nil || e.Deleting {
+		return ""
+	}
+	return e.ExpiresAt.UTC().Format("2006-01-02T15:04:05.000000000")
+}
+
+// Expiring gives the environments that end by themselves, those first that end first.
+func Expiring(c *Cache) iter.Seq[Record[dayfly.EnvironmentRecord]] {
+	return func(yield func(Record[dayfly.EnvironmentRecord]) bool) {
+		c.view.Load().tables[Environments.name][byExpiry].Ascend(func(i item) bool {
+			return yield(*i.record.(*Record[dayfly.EnvironmentRecord]))
+		})
+	}
+}
+
+// SharedDeployments gives those that environments of a project share, of all projects.
+func SharedDeployments(c *Cache) iter.Seq[Record[dayfly.Deployment]] {
+	return func(yield func(Record[dayfly.Deployment]) bool) {
+		prefix := dayfly.SharedOwner("")
+		c.view.Load().tables[Deployments.name][byOwner].AscendGreaterOrEqual(item{found: prefix}, func(i item) bool {
+			return strings.HasPrefix(i.found, prefix) && yield(*i.record.(*Record[dayfly.Deployment]))
+		})
+	}
+}
+
+// ReposInUse gives the repositories that services come from, each once.
+func ReposInUse(c *Cache) iter.Seq[string] { return foundBy(c, Resolutions, byRepo, "") }
+
+// FromRepo gives the resolutions with services from a repository, in the order of their names.
+func FromRepo(c *Cache, repo string) iter.Seq[Record[dayfly.Resolution]] {
+	return selectBy(c, Resolutions, byRepo, repo)
 }
 
 // DeploymentsOf gives the deployments of an owner (DeploymentKey.Owner: the id of

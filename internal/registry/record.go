@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"iter"
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -16,6 +17,8 @@ type Kind[T any] struct {
 	// indexes find records by something else than their key: a function gives
 	// what a record is found by, "" = not at all.
 	indexes map[string]func(T) string
+	// lists are indexes that may find a record by several things at once.
+	lists map[string]func(T) iter.Seq[string]
 	// save and load are for types whose JSON leaves out what has to be kept.
 	save func(T) any
 	load func(p *pool, key string, data []byte) (T, error)

@@ -57,6 +57,19 @@ func RegisteredVersion(c *Cache, project, service, version string) iter.Seq[Reco
 	return RegisteredAs(c, RegisteredID(project, "", service, version))
 }
 
+// UsersOfRegistered gives the names of the environments whose service is the registered instances of a
+// version that are of no environment, in their order.
+func UsersOfRegistered(c *Cache, project, service, version string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for res := range selectBy(c, Resolutions, byRegistered, service+"/"+version) {
+			r, ok := Lookup(c, Environments, res.Key)
+			if ok && r.Value.Spec.Project == project && r.Value.ID == res.Value.Environment && !yield(res.Key) {
+				return
+			}
+		}
+	}
+}
+
 // RegisteredAs gives the registrations that make up a deployment, by RegisteredID.
 func RegisteredAs(c *Cache, deployment string) iter.Seq[Record[dayfly.Registration]] {
 	return selectBy(c, Registrations, byDeployment, deployment)

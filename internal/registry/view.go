@@ -4,6 +4,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"k8s.io/utils/third_party/forked/golang/btree"
@@ -47,8 +48,8 @@ type anyKind interface {
 	// read decodes a record; what others have as well comes from the pool.
 	read(p *pool, key string, kv *mvccpb.KeyValue) (item, error)
 	indexNames() []string
-	// found gives what an index finds an item by.
-	found(index string, i item) string
+	// found gives all that an index finds an item by.
+	found(index string, i item) iter.Seq[string]
 }
 
 func (k Kind[T]) read(p *pool, key string, kv *mvccpb.KeyValue) (item, error) {
@@ -57,10 +58,19 @@ func (k Kind[T]) read(p *pool, key string, kv *mvccpb.KeyValue) (item, error) {
 	return item{key: key, record: r, revision: kv.ModRevision}, err
 }
 
-func (k Kind[T]) indexNames() []string { return slices.Collect(maps.Keys(k.indexes)) }
+func (k Kind[T]) indexNames() []string {
+	return slices.AppendSeq(slices.Collect(maps.Keys(k.indexes)), maps.Keys(k.lists))
+}
 
-func (k Kind[T]) found(index string, i item) string {
-	return k.indexes[index](i.record.(*Record[T]).Value)
+func (k Kind[T]) found(index string, i item) iter.Seq[string] {
+	if list := k.lists[index]; list != nil {
+		return list(i.record.(*Record[T]).Value)
+	}
+	return func(yield func(string) bool) {
+		if found := k.indexes[index](i.record.(*Record[T]).Value); found != "" {
+			yield(found)
+		}
+	}
 }
 
 // builder is the writer's side of a view.
@@ -93,7 +103,7 @@ func (b *builder) put(kind string, i item) {
 		b.unindex(kind, old)
 	}
 	for _, index := range b.kinds[kind].indexNames() {
-		if found := b.kinds[kind].found(index, i); found != "" {
+		for found := range b.kinds[kind].found(index, i) {
 			b.tables[kind][index].ReplaceOrInsert(item{found: found, key: i.key, record: i.record, revision: i.revision})
 		}
 	}
@@ -112,7 +122,9 @@ func (b *builder) remove(kind, key string) bool {
 
 func (b *builder) unindex(kind string, old item) {
 	for _, index := range b.kinds[kind].indexNames() {
-		b.tables[kind][index].Delete(item{found: b.kinds[kind].found(index, old), key: old.key})
+		for found := range b.kinds[kind].found(index, old) {
+			b.tables[kind][index].Delete(item{found: found, key: old.key})
+		}
 	}
 }
 
@@ -176,5 +188,23 @@ func selectBy[T any](c *Cache, kind Kind[T], index, found string) iter.Seq[Recor
 		c.view.Load().tables[kind.name][index].AscendGreaterOrEqual(item{found: found}, func(i item) bool {
 			return i.found == found && yield(*i.record.(*Record[T]))
 		})
+	}
+}
+
+// foundBy gives all that an index finds something by and that begins with a prefix, each once and in
+// order. It costs what they cost, however many records each of them finds.
+func foundBy[T any](c *Cache, kind Kind[T], index, prefix string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		tree := c.view.Load().tables[kind.name][index]
+		from := prefix
+		for next := true; next; {
+			next = false
+			tree.AscendGreaterOrEqual(item{found: from}, func(i item) bool {
+				if strings.HasPrefix(i.found, prefix) && yield(i.found) {
+					next, from = true, i.found+"\x00"
+				}
+				return false
+			})
+		}
 	}
 }

@@ -98,7 +98,7 @@ func (s *session) share(ctx context.Context, chosen []*choice, from *base) error
 		if c.from != "" || c.file.IsTest(c.name) {
 			continue
 		}
-		def, err := c.file.Raw(c.name)
+		def, err := s.raw(c.file, c.name)
 		if err != nil {
 			return err
 		}
@@ -204,14 +204,19 @@ func (s *session) objects(ctx context.Context, repo, commit string, paths []stri
 	for _, p := range append(s.allPaths(), paths...) {
 		wanted[path.Clean(p)] = true
 	}
-	found, err := s.Sources.Objects(ctx, repo, s.tokenFor(repo), commit, slices.Sorted(maps.Keys(wanted)))
+	list, token := slices.Sorted(maps.Keys(wanted)), s.tokenFor(repo)
+	of := objectsOf{place{repo, token, commit}, strings.Join(list, "\x00")}
+	found, err := recall(s.memory, func(m *memory) map[objectsOf]map[string]string { return m.objects }, of, rememberedTexts, func() (map[string]string, error) {
+		found, err := s.Sources.Objects(ctx, repo, token, commit, list)
+		for _, p := range list {
+			if _, ok := found[p]; !ok && err == nil {
+				found[p] = "" // there is nothing
+			}
+		}
+		return found, err
+	})
 	if err != nil {
 		return nil, err
-	}
-	for p := range wanted {
-		if _, ok := found[p]; !ok {
-			found[p] = "" // there is nothing
-		}
 	}
 	s.known[key] = found
 	return found, nil
@@ -221,7 +226,7 @@ func (s *session) objects(ctx context.Context, repo, commit string, paths []stri
 func (s *session) allPaths() (all []string) {
 	for _, f := range s.files {
 		for _, name := range f.Services() {
-			if def, err := f.Raw(name); err == nil {
+			if def, err := s.raw(f, name); err == nil {
 				all = append(all, def.Paths...)
 			}
 		}
@@ -305,7 +310,7 @@ func (s *session) defineShared(c *choice) (def dayfly.Definition, vars map[strin
 		}
 	}
 	ours := other.address(self, all)
-	def, err = c.file.Definition(c.name, ours)
+	def, err = s.definition(c.file, c.name, ours)
 	if err != nil {
 		return def, nil, err
 	}

@@ -92,7 +92,7 @@ type Input struct {
 // and gives them names, addresses and variables. All that is wrong with the files
 // comes at once, as dayfly.CodeInvalid.
 func (r *Resolver) Resolve(ctx context.Context, in Input) (*dayfly.Resolution, error) {
-	s := &session{Resolver: r, in: in, spec: in.Record.Spec, files: map[string]*spec.Project{}, known: map[string]map[string]string{}}
+	s := &session{Resolver: r, memory: memoryOf(ctx), in: in, spec: in.Record.Spec, files: map[string]*spec.Project{}, known: map[string]map[string]string{}}
 	from, err := s.findBase()
 	if err != nil {
 		return nil, err
@@ -139,15 +139,15 @@ func (r *Resolver) Resolve(ctx context.Context, in Input) (*dayfly.Resolution, e
 			res.Services = append(res.Services, rs)
 			continue
 		}
-		def, err := s.define(c, chosen)
+		var def dayfly.Definition
+		var vars map[string]string
+		if c.from == dayfly.FromShared && s.spec.Name != s.in.Project.Baseline {
+			def, vars, err = s.defineShared(c)
+		} else if def, err = s.define(c, chosen); err == nil {
+			vars = s.variables(c, def, chosen)
+		}
 		if err != nil {
 			return nil, err
-		}
-		vars := s.variables(c, def, chosen)
-		if c.from == dayfly.FromShared && s.spec.Name != s.in.Project.Baseline {
-			if def, vars, err = s.defineShared(c); err != nil {
-				return nil, err
-			}
 		}
 		res.Services = append(res.Services, dayfly.ResolvedService{
 			Name: c.name, From: c.from, Reason: c.reason, Replaces: s.replaces(c), Version: c.version, Repo: c.repo, Commit: c.commit,
@@ -177,9 +177,10 @@ type choice struct {
 
 type session struct {
 	*Resolver
-	in    Input
-	spec  dayfly.EnvironmentSpec
-	files map[string]*spec.Project // by repository and commit
+	memory *memory // of many that are resolved one after the other; nil = there is none
+	in     Input
+	spec   dayfly.EnvironmentSpec
+	files  map[string]*spec.Project // by repository and commit
 
 	known   map[string]map[string]string // objects by path, by repository and commit
 	missing []dayfly.Need
@@ -211,7 +212,7 @@ func (s *session) choose(ctx context.Context, from *base) ([]*choice, error) {
 			}
 			c := external(a)
 			if slices.Contains(file.Services(), a.Name) {
-				if def, err := file.Raw(a.Name); err == nil && a.Route == "" {
+				if def, err := s.raw(file, a.Name); err == nil && a.Route == "" {
 					c.theirs.Definition.Routes = def.Routes
 				}
 			}
@@ -220,7 +221,7 @@ func (s *session) choose(ctx context.Context, from *base) ([]*choice, error) {
 			c := external(a)
 			c.from, c.reason, c.version = dayfly.FromRegistered, "instances of this version have registered themselves", a.Version
 			if slices.Contains(file.Services(), a.Name) {
-				if def, err := file.Raw(a.Name); err == nil {
+				if def, err := s.raw(file, a.Name); err == nil {
 					c.theirs.Definition.Protocol = def.Protocol
 					if a.Route == "" {
 						c.theirs.Definition.Routes = def.Routes
@@ -258,7 +259,7 @@ func (s *session) choose(ctx context.Context, from *base) ([]*choice, error) {
 		}
 		found, err := s.commitOf(ctx, c, repo)
 		if c.ask.Version != "" && dayfly.ErrorCode(err) == dayfly.CodeNotFound {
-			raw, rawErr := c.file.Raw(name)
+			raw, rawErr := s.raw(c.file, name)
 			if rawErr != nil {
 				return nil, rawErr
 			}
@@ -415,7 +416,12 @@ func (s *session) resolve(ctx context.Context, repo string, token dayfly.Secret,
 			return commit, name, nil
 		}
 	}
-	return s.Sources.Resolve(ctx, repo, token, ref)
+	key := refOf{repo, token, ref}
+	f, err := recall(s.memory, func(m *memory) map[refOf]found { return m.commits }, key, rememberedTexts, func() (found, error) {
+		commit, name, err := s.Sources.Resolve(ctx, repo, token, ref)
+		return found{commit, name}, err
+	})
+	return f.commit, f.name, err
 }
 
 // commitOf finds the commit of one service, and says whether the environment's
@@ -490,15 +496,19 @@ func (s *session) file(ctx context.Context, repo, commit string) (*spec.Project,
 	if f, ok := s.files[key]; ok {
 		return f, nil
 	}
-	dir, release, err := s.Sources.Tree(ctx, repo, s.tokenFor(repo), commit)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	f, err := spec.LoadDir(dir, spec.Options{})
-	if dayfly.ErrorCode(err) == dayfly.CodeNotFound {
-		return nil, noFile{err}
-	}
+	token := s.tokenFor(repo)
+	f, err := recall(s.memory, func(m *memory) map[place]*spec.Project { return m.files }, place{repo, token, commit}, rememberedFiles, func() (*spec.Project, error) {
+		dir, release, err := s.Sources.Tree(ctx, repo, token, commit)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+		f, err := spec.LoadDir(dir, spec.Options{})
+		if dayfly.ErrorCode(err) == dayfly.CodeNotFound {
+			err = noFile{err}
+		}
+		return f, err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -539,7 +549,7 @@ func (s *session) assignAddresses(chosen []*choice) error {
 	}
 	for _, c := range chosen {
 		if c.file != nil && c.from != dayfly.FromBorrowed {
-			raw, err := c.file.Raw(c.name)
+			raw, err := s.raw(c.file, c.name)
 			if err != nil {
 				return err
 			}
@@ -627,7 +637,7 @@ func checkRoutes(chosen []*choice) error {
 // define interpolates the definition of a service.
 func (s *session) define(c *choice, chosen []*choice) (dayfly.Definition, error) {
 	vars := s.address(c, chosen)
-	def, err := c.file.Definition(c.name, vars)
+	def, err := s.definition(c.file, c.name, vars)
 	if err != nil {
 		return dayfly.Definition{}, err
 	}
