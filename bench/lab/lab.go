@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -36,7 +37,11 @@ type Lab struct {
 	internal, binary string
 	server           *exec.Cmd
 	exited           chan struct{}
+	once             sync.Once // ended
 }
+
+// open counts the labs that are not closed: an interrupted benchmark closes all before it ends.
+var open sync.WaitGroup
 
 // New makes the folder; binary is the dayfly to measure.
 func New(binary string) (*Lab, error) {
@@ -55,9 +60,11 @@ func New(binary string) (*Lab, error) {
 	l := &Lab{Dir: dir, Data: filepath.Join(dir, "data"), binary: binary}
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	open.Add(1)
 	go func() {
 		<-interrupted
 		l.Close()
+		open.Wait() // the others are interrupted, too
 		os.Exit(1)
 	}()
 	return l, nil
@@ -65,6 +72,11 @@ func New(binary string) (*Lab, error) {
 
 // Close ends the server and removes the folder. What the server left running is killed.
 func (l *Lab) Close() {
+	l.once.Do(l.end)
+}
+
+func (l *Lab) end() {
+	defer open.Done()
 	_ = l.Stop()
 	for _, pid := range l.Processes() {
 		_ = syscall.Kill(pid, syscall.SIGKILL)

@@ -1,5 +1,5 @@
 // Command service is what the environments of the benchmarks run: it answers with the
-// content of the file VERSION and the name of its environment, and echoes the same on
+// content of the file VERSION, or of the one that is its argument, and the name of its environment, and echoes the same on
 // every message of a WebSocket.
 package main
 
@@ -27,7 +27,11 @@ func main() {
 }
 
 func serve(ctx context.Context) error {
-	version, err := os.ReadFile("VERSION")
+	file := "VERSION"
+	if len(os.Args) > 1 {
+		file = os.Args[1]
+	}
+	version, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
