@@ -37,7 +37,8 @@ type deploymentRecord struct {
 
 // keeper keeps one deployment.
 type keeper struct {
-	r *Runner
+	r     *Runner
+	owner string // of the deployment; it never changes, and is read without mu
 
 	mu        sync.Mutex
 	rec       deploymentRecord
@@ -51,6 +52,7 @@ func (r *Runner) readKeeper(id string) (*keeper, error) {
 	if err := readJSON(r.path("run", id, "deployment.json"), &k.rec); err != nil {
 		return nil, err
 	}
+	k.owner = k.rec.Deployment.Key.Owner
 	files, err := filepath.Glob(r.path("run", id, "i-*.json"))
 	if err != nil {
 		return nil, err

@@ -158,7 +158,7 @@ func (r *Runner) adopt() error {
 		}
 		r.keepers[d.Name()] = k
 		if k.rec.User != 0 {
-			r.owners[k.rec.Deployment.Key.Owner] = k.rec.User
+			r.owners[k.owner] = k.rec.User
 			r.lastUser = max(r.lastUser, k.rec.User)
 		}
 	}
@@ -198,7 +198,7 @@ func (r *Runner) keeper(d dayfly.Deployment) (*keeper, error) {
 	}
 	k := r.keepers[d.ID]
 	if k == nil {
-		k = &keeper{r: r, rec: deploymentRecord{Deployment: d, User: user}, instances: map[string]*instance{}}
+		k = &keeper{r: r, owner: d.Key.Owner, rec: deploymentRecord{Deployment: d, User: user}, instances: map[string]*instance{}}
 		if err := k.write(); err != nil {
 			return nil, err
 		}
@@ -313,7 +313,7 @@ func (r *Runner) Remove(ctx context.Context, id string) error {
 		}
 		r.mu.Lock()
 		delete(r.keepers, id)
-		r.forgetUser(k.rec.Deployment.Key.Owner)
+		r.forgetUser(k.owner)
 		r.mu.Unlock()
 	}
 	crash.Point("before deleting a deployment's folders")

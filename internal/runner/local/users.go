@@ -61,7 +61,7 @@ func (r *Runner) serviceUser(owner string) (int, error) {
 // forgetUser lets go of an owner's user when no deployment of the owner is left; r.mu is held.
 func (r *Runner) forgetUser(owner string) {
 	for _, k := range r.keepers {
-		if k.rec.Deployment.Key.Owner == owner {
+		if k.owner == owner {
 			return
 		}
 	}
