@@ -225,12 +225,22 @@ func takesRequests(state status.Input, service string) bool {
 
 // tellPhase makes an event of a change of the environment's phase.
 func (r *Reconciler) tellPhase(ctx context.Context, state status.Input) {
-	state.URL = func(host string) string { return host }
+	state.URL, state.Lenders = func(host string) string { return host }, registry.Lenders(r.Cache, state)
 	env := status.View(state)
+	var waiting []string
 	r.mu.Lock()
+	// Those that borrow may have waited for just this. Who is ready needs no pass for each of ours.
+	for borrower := range registry.BorrowersOf(r.Cache, env.Name) {
+		if r.phases[borrower.Value.Environment] != dayfly.PhaseReady {
+			waiting = append(waiting, borrower.Key)
+		}
+	}
 	before, known := r.phases[env.ID]
 	r.phases[env.ID] = env.Phase
 	r.mu.Unlock()
+	for _, name := range waiting {
+		r.environments.add(name)
+	}
 	if before == env.Phase || !known && env.Phase == dayfly.PhaseReady && r.Now().Sub(env.CreatedAt) > time.Minute {
 		return // as it was, or adopted as it was
 	}

@@ -205,6 +205,7 @@ type world struct {
 	store  *registry.Store
 	cache  *registry.Cache
 	runner runner.Runner
+	loop   *reconcile.Reconciler // on runner
 	asked  asked
 	news   reconcile.News
 
@@ -240,6 +241,7 @@ func (w *world) start() {
 	}, reconcile.Parts{
 		Store: w.store, Cache: w.cache, Runner: w.runner, Asked: w.asked, News: w.news, Now: w.now, Logger: slog.New(slog.DiscardHandler),
 	})
+	w.loop = r
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() { r.Run(ctx) })
