@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -66,13 +67,16 @@ type App struct {
 	sweepers  []reconcile.Sweeper
 	users     local.Users // zero: services run as the server's own user
 	leftovers func() []dayfly.Leftover
-	control   *control.Control
-	proxy     *proxy.Proxy
-	api       *http.Server
-	public    net.Listener
-	internal  net.Listener
-	listen    net.Listener
-	dns       *dns.Server // nil = off
+	departing func(context.Context) ([]dayfly.Departure, error)
+	// filesProblem is why the folder of environment files is not followed; nil or "" = it is.
+	filesProblem atomic.Pointer[string]
+	control      *control.Control
+	proxy        *proxy.Proxy
+	api          *http.Server
+	public       net.Listener
+	internal     net.Listener
+	listen       net.Listener
+	dns          *dns.Server // nil = off
 
 	next     bool      // another server is to follow this one
 	cleanups []cleanup // in the order in which the parts were started
@@ -494,7 +498,7 @@ func (a *App) startReconcilers(context.Context) error {
 	}, reconcile.Parts{
 		Store: a.store, Cache: a.cache, Runner: a.runner, Asked: a.control, News: news{a.sources}, Sweepers: a.sweepers, Now: time.Now, Logger: a.log,
 	})
-	a.leftovers = r.Leftovers
+	a.leftovers, a.departing = r.Leftovers, r.Departures
 	a.background("reconcilers", r.Run)
 	if a.config.TakeDown {
 		a.onStop("environments", a.takeDown)
@@ -531,7 +535,7 @@ func (a *App) startAPI(context.Context) error {
 	if a.listen == nil {
 		return nil
 	}
-	config := api.Config{Control: a.control, Version: a.config.Version, Doctor: a.doctor, Git: http.HandlerFunc(a.serveGit), Logger: a.log}
+	config := api.Config{Control: a.control, Version: a.config.Version, Doctor: a.doctor, Retire: a.departing, Git: http.HandlerFunc(a.serveGit), Logger: a.log}
 	if a.exposed() {
 		config.NeedToken, config.Hosts = true, a.config.names()
 	}
@@ -587,8 +591,12 @@ func (a *App) doctor(ctx context.Context) []dayfly.Finding {
 	if a.dns != nil {
 		answers = a.dns.Local().String()
 	}
+	problem := ""
+	if p := a.filesProblem.Load(); p != nil {
+		problem = *p
+	}
 	return doctor.Examine(ctx, doctor.Host{
-		DNS:  answers,
+		DNS: answers, Environments: a.config.Environments, EnvironmentsProblem: problem,
 		Data: a.folder.path, Domain: a.config.Domain, Addresses: addresses, Users: os.Geteuid() == 0 && a.config.LastUser != 0, Ready: a.control.Ready, Leftovers: a.leftovers,
 	})
 }

@@ -3,8 +3,12 @@ package app
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dayfly-dev/dayfly/internal/control"
@@ -26,13 +30,35 @@ func (a *App) startFiles(context.Context) error {
 		return err
 	}
 	files := &environmentFiles{App: a, dir: dir}
+	was, err := os.ReadFile(a.folder.sub(filesFolder))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	a.background("environment files", func(ctx context.Context) {
-		err := folder.Watch(ctx, folder.Config{Dir: dir, Logger: a.log, Changed: files.look})
+		err := folder.Watch(ctx, folder.Config{
+			Dir: dir, Logger: a.log, Changed: files.look, Was: strings.TrimSpace(string(was)), Remember: files.remember,
+			Problem: func(what string) { a.filesProblem.Store(&what) },
+		})
 		if err != nil && ctx.Err() == nil {
 			a.log.Error("the environment files are no longer followed", "folder", dir, "error", err)
 		}
 	})
 	return nil
+}
+
+// filesFolder is the file of the data folder that says which folder the environment files were in.
+const filesFolder = "environments"
+
+// remember keeps beyond this life in which folder the files are.
+func (e *environmentFiles) remember(folder string) {
+	file := e.App.folder.sub(filesFolder)
+	err := os.Remove(file)
+	if folder != "" {
+		err = writeFile(file, []byte(folder+"\n"), 0o600)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		e.log.Warn("after the next start an empty folder of environment files may be believed", "error", err)
+	}
 }
 
 // environmentFiles makes environments of the files of a folder.

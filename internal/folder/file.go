@@ -27,6 +27,16 @@ type state struct {
 // identity tells files and folders apart. The zero one is that of none.
 type identity struct{ dev, ino uint64 }
 
+func (i identity) String() string { return fmt.Sprintf("%d:%d", i.dev, i.ino) }
+
+// parseIdentity reads what String gave; all else is no identity.
+func parseIdentity(s string) (i identity) {
+	if _, err := fmt.Sscanf(s, "%d:%d", &i.dev, &i.ino); err != nil {
+		return identity{}
+	}
+	return i
+}
+
 func stateOf(info fs.FileInfo) state {
 	s := info.Sys().(*syscall.Stat_t)
 	return state{identity: identity{s.Dev, s.Ino}, mode: s.Mode, size: s.Size, mtime: s.Mtim, ctime: s.Ctim}

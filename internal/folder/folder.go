@@ -52,12 +52,23 @@ type Config struct {
 	// if that is more than 0, even if nothing changes.
 	Changed func(ctx context.Context, files []File) (retry time.Duration)
 	Logger  *slog.Logger // nil = nobody is told of a folder that is missing
+
+	// Was is what Remember was told last, maybe in an earlier life. A folder that is another one
+	// than that, and empty, is not believed.
+	Was string
+	// Remember is told before Changed where the files are from, when that is somewhere else; "" =
+	// there are none. nil = nobody wants to know.
+	Remember func(folder string)
+	// Problem is told why the folder is not believed, and "" when it is again. nil = nobody wants
+	// to know.
+	Problem func(what string)
 }
 
 // Watch calls Changed once at the start and whenever a file was added, changed or removed,
 // one call at a time. A folder that is missing or cannot be read is waited for, and is not
-// taken for an empty one. Watch returns nil when ctx ends, and an error for a Config that it
-// cannot work with.
+// taken for an empty one; nor is one that is empty and another one than that which the files
+// were in, such as where nothing is mounted any more. Watch returns nil when ctx ends, and an
+// error for a Config that it cannot work with.
 func Watch(ctx context.Context, c Config) error {
 	if c.Dir == "" || c.Changed == nil {
 		return errors.New("folder: Dir and Changed are needed")
@@ -99,9 +110,14 @@ type watcher struct {
 	retry   time.Time // when it is to be called again; zero = when something changes
 	missing bool      // the folder is, and that was said
 	deaf    bool      // the kernel tells nothing, and that was said
+	problem string    // what Problem was told last
 
 	folder   identity  // the one that was looked at,
 	replaced time.Time // and since when it is another one than before; zero = it never was
+
+	home       identity  // the one that the files are from; zero = it is gone, or there was none
+	remembered string    // what Remember was told last
+	strange    time.Time // since when another one is there without a file; zero = that is not so
 
 	notify  *fsnotify.Watcher
 	watched identity        // the folder that notify tells of
@@ -114,7 +130,14 @@ func newWatcher(c Config) *watcher {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &watcher{Config: c, entries: map[string]*entry{}, touched: map[string]bool{}}
+	w := &watcher{Config: c, entries: map[string]*entry{}, touched: map[string]bool{}, home: parseIdentity(c.Was), remembered: c.Was}
+	if w.Problem == nil {
+		w.Problem = func(string) {}
+	}
+	if w.Remember == nil {
+		w.Remember = func(string) {}
+	}
+	return w
 }
 
 // at looks at the folder, hands over what has changed, and says when to look again.
@@ -122,6 +145,9 @@ func (w *watcher) at(ctx context.Context, now time.Time) time.Duration {
 	w.looked = now
 	if !w.look(now) {
 		w.dirty, w.took = time.Time{}, 0
+		if !w.retry.IsZero() && !w.retry.After(now) {
+			w.retry = now.Add(poll) // or it would be looked at without a pause
+		}
 		return poll
 	}
 	ready, next := w.collect(now)
@@ -129,8 +155,17 @@ func (w *watcher) at(ctx context.Context, now time.Time) time.Duration {
 		return next
 	}
 	w.begun, w.news, w.retry = true, false, time.Time{}
+	files := w.files()
+	from := ""
+	if len(files) > 0 {
+		from = w.home.String()
+	}
 	w.took = time.Since(now) // without what others do
-	if retry := w.Changed(ctx, w.files()); retry > 0 {
+	if from != w.remembered {
+		w.remembered = from
+		w.Remember(from)
+	}
+	if retry := w.Changed(ctx, files); retry > 0 {
 		w.retry = time.Now().Add(retry)
 	}
 	return next
@@ -144,14 +179,19 @@ func (w *watcher) look(now time.Time) bool {
 		if !w.missing {
 			w.Logger.Warn("the folder of environment files cannot be read; nothing is changed until it can", "folder", w.Dir, "err", err)
 		}
-		w.missing = true
+		w.missing, w.strange = true, time.Time{}
 		w.forget()
+		w.doubt("it cannot be read: " + reason(err))
+		return false
+	}
+	if !w.believe(id, len(names), now) {
 		return false
 	}
 	if w.missing {
 		w.Logger.Info("the folder of environment files is there", "folder", w.Dir)
 	}
 	w.missing = false
+	w.doubt("")
 	if id != w.folder {
 		if w.begun {
 			w.replaced = now
@@ -177,6 +217,48 @@ func (w *watcher) look(now time.Time) bool {
 		e.see(s, now)
 	}
 	return true
+}
+
+// believe says whether a folder with that many files may be taken for the one that is meant. One
+// without any is what is seen where nothing is mounted, or what somebody made who is yet to fill
+// it: all files would seem to be gone at once.
+func (w *watcher) believe(id identity, files int, now time.Time) bool {
+	if files > 0 || id == w.home || !w.atStake() {
+		w.home, w.strange = id, time.Time{}
+		return true
+	}
+	if w.strange.IsZero() {
+		w.strange = now
+	}
+	if now.Sub(w.strange) >= refill && w.problem != emptied {
+		w.Logger.Warn("the folder of environment files is empty and another one than that which the files were in; nothing is ended until they are back", "folder", w.Dir)
+		w.doubt(emptied)
+	}
+	return false
+}
+
+// emptied is the problem of a folder that is not believed to be empty.
+const emptied = "it is empty, and another folder than that which the files were in"
+
+// atStake says whether there were files that are not known to be gone.
+func (w *watcher) atStake() bool {
+	if !w.begun {
+		return w.Was != ""
+	}
+	for _, e := range w.entries {
+		if e.has {
+			return true
+		}
+	}
+	return false
+}
+
+// doubt tells what is wrong with the folder; "" = nothing.
+func (w *watcher) doubt(problem string) {
+	if problem != w.problem {
+		w.problem = problem
+		w.Problem(problem)
+	}
 }
 
 // refilled says whether a file is missing since the folder was made again.
@@ -346,7 +428,7 @@ func (w *watcher) watch() {
 // give it the number of the old one.
 func (w *watcher) forget() {
 	w.unwatch()
-	w.folder = identity{}
+	w.folder, w.home = identity{}, identity{}
 }
 
 func (w *watcher) unwatch() {

@@ -423,7 +423,7 @@ func TestAFolderThatIsGoneIsNotAnEmptyOne(t *testing.T) {
 	w.until("a.yaml=1 b.yaml=1")
 	for i := range 3 {
 		must(t, os.Rename(dir, filepath.Join(parent, fmt.Sprint("away", i))))
-		for end := time.Now().Add(deadline); strings.Count(w.log.String(), "level=WARN") != i+1; time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(deadline); strings.Count(w.log.String(), "cannot be read") != i+1; time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("no warning the %d. time:\n%s", i+1, w.log)
 			}
