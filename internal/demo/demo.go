@@ -1,5 +1,6 @@
-// Package demo shows the whole thing on this machine with the sample project: two
-// branches side by side, a new commit under load, a push to the server, a test, and nothing left behind.
+// Package demo shows the whole thing on this machine with the sample project: two branches
+// side by side, an environment that borrows, a new commit under load, a push to the server, a
+// test, and nothing left behind.
 package demo
 
 import (
@@ -96,7 +97,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // show is the tour itself.
 func (t *tour) show(ctx context.Context) error {
-	t.step("A project: a git repository with a compose.yaml. This one is a small shop of four services.")
+	t.step("A project: a git repository with a compose.yaml. This one is a small shop: a frontend, a backend, a worker, and a test.")
 	t.command("dayfly project add shop --repo " + t.repo)
 	if _, _, err := t.api.CreateProject(ctx, dayfly.ProjectRequest{Name: "shop", Repo: t.repo}); err != nil {
 		return err
@@ -104,17 +105,23 @@ func (t *tour) show(ctx context.Context) error {
 
 	t.step("Two of its branches, side by side. The first build fills the project's cache and takes a moment.")
 	for _, branch := range []string{"main", "summer-sale"} {
-		if err := t.create(ctx, branch); err != nil {
+		t.command("dayfly create --project shop --branch " + branch)
+		if err := t.create(ctx, "shop-"+branch, dayfly.EnvironmentSpec{Project: "shop", Branch: branch}); err != nil {
 			return err
 		}
 	}
 
-	t.step("A new commit on main, while both are under load.")
+	t.step("A third environment that is only its difference: the backend of summer-sale. It borrows all else from shop-main.")
+	if err := t.share(ctx); err != nil {
+		return err
+	}
+
+	t.step("A new commit on main, while all three are under load.")
 	if err := t.release(ctx); err != nil {
 		return err
 	}
 
-	t.step("A third branch, pushed to the server itself. Its environment comes with the push, which ends with the address.")
+	t.step("Another branch, pushed to the server itself. Its environment comes with the push, which ends with the address.")
 	if err := t.push(ctx); err != nil {
 		return err
 	}
@@ -132,12 +139,10 @@ func (t *tour) show(ctx context.Context) error {
 	return nil
 }
 
-// create makes an environment of a branch and tells its steps.
-func (t *tour) create(ctx context.Context, branch string) error {
-	name := "shop-" + branch
-	t.command("dayfly create --project shop --branch " + branch)
+// create makes an environment and tells its steps.
+func (t *tour) create(ctx context.Context, name string, spec dayfly.EnvironmentSpec) error {
 	start := time.Now()
-	env, _, err := t.api.CreateEnvironment(ctx, dayfly.EnvironmentRequest{Spec: dayfly.EnvironmentSpec{Project: "shop", Branch: branch}})
+	env, _, err := t.api.CreateEnvironment(ctx, dayfly.EnvironmentRequest{Spec: spec})
 	if err != nil {
 		return err
 	}
@@ -174,7 +179,7 @@ func (t *tour) release(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l := startLoad(ctx, t.public, []string{"shop-main.localhost", "shop-summer-sale.localhost"})
+	l := startLoad(ctx, t.public, []string{"shop-main.localhost", "shop-summer-sale.localhost", borrower + ".localhost"})
 	if err := t.commit(ctx, "Everything for a life of one day", "Everything for a life of one day, and one evening", "Sell evenings, too"); err != nil {
 		l.stop()
 		return err
@@ -248,19 +253,20 @@ func (t *tour) invite() {
 Open them:
   http://shop-main.localhost:%[1]s
   http://shop-summer-sale.localhost:%[1]s
+  http://%[6]s.localhost:%[1]s    its foot says who has made the page
   http://shop-%[5]s.localhost:%[1]s
-  %[2]s/docs                        the HTTP API
+  %[2]s/docs                   the HTTP API
 
 Try, in another terminal:
   dayfly%[3]s list
-  dayfly%[3]s details shop-main
+  dayfly%[3]s details %[6]s
   dayfly%[3]s logs shop-main -f
   dayfly%[3]s events shop-main
   cd %[4]s, change something, and git commit: the environment follows
   git push %[2]s/git/shop.git HEAD:mine, and that is an environment, too
   dayfly%[3]s delete shop-summer-sale
 
-Ctrl-C takes everything away.`, port, t.server, flags, t.repo, third)
+Ctrl-C takes everything away.`, port, t.server, flags, t.repo, pushedBranch, borrower)
 }
 
 func (t *tour) step(text string)               { t.say("\n%s", text) }

@@ -11,13 +11,13 @@ import (
 	"github.com/dayfly-dev/dayfly"
 )
 
-// third is the branch that the tour pushes.
-const third = "winter"
+// pushedBranch is the branch that the tour pushes.
+const pushedBranch = "winter"
 
 // push makes a branch with one commit and pushes it to the server's own repository of the
 // shop: no command of dayfly is needed for its environment.
 func (t *tour) push(ctx context.Context) error {
-	if err := t.git(ctx, "checkout", "--quiet", "-b", third, "main"); err != nil {
+	if err := t.git(ctx, "checkout", "--quiet", "-b", pushedBranch, "main"); err != nil {
 		return err
 	}
 	err := t.commit(ctx, "Everything for a life", "Warm things for a life", "Sell warm things")
@@ -25,8 +25,8 @@ func (t *tour) push(ctx context.Context) error {
 		return err
 	}
 	url := t.server + "/git/shop.git"
-	t.command(fmt.Sprintf("git push %s %s", url, third))
-	address, err := t.pushed(ctx, "push", "--quiet", url, third)
+	t.command(fmt.Sprintf("git push %s %s", url, pushedBranch))
+	address, err := t.pushed(ctx, "push", "--quiet", url, pushedBranch)
 	if err != nil {
 		return err
 	}

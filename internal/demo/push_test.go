@@ -52,7 +52,7 @@ func TestThePushShowsWhatTheServerSaysAndEndsWithTheAddress(t *testing.T) {
 }
 
 // The words of the tour have to be in the shop.
-func TestTheThirdBranchCanBeMadeFromMainAsTheTourLeavesIt(t *testing.T) {
+func TestThePushedBranchCanBeMadeFromMainAsTheTourLeavesIt(t *testing.T) {
 	made := prepared(t)
 	if err := made.commit(t.Context(), "Everything for a life of one day", "Everything for a life of one day, and one evening", "Sell evenings, too"); err != nil {
 		t.Fatal(err)

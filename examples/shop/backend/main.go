@@ -67,8 +67,8 @@ func (s *shop) show(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	answer(w, map[string]any{
 		"version": version, "slogan": slogan, "colour": colour, "products": products(),
-		"orders": orders, "packed": packed, "env": os.Getenv("DAYFLY_ENV"), "pid": os.Getpid(),
-		"for": r.Header.Get("X-Dayfly-Env"),
+		"orders": orders, "packed": packed,
+		"env": os.Getenv("DAYFLY_ENV"), "commit": os.Getenv("DAYFLY_VERSION"), "pid": os.Getpid(),
 	})
 }
 

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"encoding/json"
@@ -21,10 +22,10 @@ import (
 var files embed.FS
 
 type shop struct {
-	Version, Slogan, Env, For string
-	Colour                    template.CSS
-	Orders, Packed, PID       int
-	Products                  []struct {
+	Version, Slogan, Env, Commit string
+	Colour                       template.CSS
+	Orders, Packed, PID          int
+	Products                     []struct {
 		Name, Icon string
 		Price      int
 	}
@@ -47,8 +48,10 @@ func main() {
 			return
 		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		// Another environment may borrow this frontend: the header says for which one it is asked.
 		err := page.Execute(w, map[string]any{
-			"Shop": s, "Env": os.Getenv("DAYFLY_ENV"), "Commit": short(os.Getenv("DAYFLY_VERSION")), "PID": os.Getpid(),
+			"Shop": s, "For": cmp.Or(r.Header.Get("X-Dayfly-Env"), os.Getenv("DAYFLY_ENV")), "Env": os.Getenv("DAYFLY_ENV"),
+			"Commit": short(os.Getenv("DAYFLY_VERSION")), "BackendCommit": short(s.Commit), "PID": os.Getpid(),
 		})
 		if err != nil {
 			log.Print(err)
@@ -103,4 +106,4 @@ func call(r *http.Request, method, address string, form url.Values, answer any) 
 	return json.NewDecoder(resp.Body).Decode(answer)
 }
 
-func short(commit string) string { return commit[:min(10, len(commit))] }
+func short(commit string) string { return commit[:min(7, len(commit))] }
