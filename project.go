@@ -23,6 +23,10 @@ type Project struct {
 	Problem       string         `json:"problem,omitempty"`  // why that could not be read
 	PushURL       string         `json:"push_url,omitempty"` // where `git push` takes its branches; set when it is shown
 
+	// Registered is how many instances are registered for a project that nobody has added: it lasts as
+	// long as they do. 0 = somebody has added it.
+	Registered int `json:"registered,omitempty"`
+
 	// Credential is the id of the stored credential for Repo.
 	Credential string `json:"-"`
 	// Hook is the id of the stored secret with which hooks are signed.

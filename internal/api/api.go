@@ -22,8 +22,9 @@ type Config struct {
 	Hosts   []string // names under which the API may be called, besides loopback ones
 	// NeedToken refuses requests without a token: others than this host's users can send them.
 	NeedToken bool
-	Doctor    func(context.Context) []dayfly.Finding // examines the host
-	Git       http.Handler                           // takes pushes; nil = none
+	Doctor    func(context.Context) []dayfly.Finding            // examines the host
+	Retire    func(context.Context) ([]dayfly.Departure, error) // lists what goes by itself
+	Git       http.Handler                                      // takes pushes; nil = none
 	Logger    *slog.Logger
 }
 

@@ -72,7 +72,7 @@ func TestEmptyListsAreNotNull(t *testing.T) {
 	if err := r.control.DeleteProject(t.Context(), "none"); dayfly.ErrorCode(err) != dayfly.CodeNotFound {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"/v1/projects", "/v1/doctor", "/v1/environments?project=none", "/v1/services/web/instances", "/v1/environments/a/events", "/v1/environments/a/logs"} {
+	for _, path := range []string{"/v1/projects", "/v1/doctor", "/v1/doctor/retire", "/v1/environments?project=none", "/v1/services/web/instances", "/v1/environments/a/events", "/v1/environments/a/logs"} {
 		got := r.call("GET", path, "")
 		if compact := strings.Join(strings.Fields(got.body), ""); compact != `{"items":[],"next":""}` || got.status != http.StatusOK {
 			t.Errorf("%s answers %d %s", path, got.status, got.body)

@@ -60,6 +60,7 @@ var closed = []struct{ method, path, body string }{
 	{"PUT", "/v1/routes/a", `{"host":"a","to":"http://x"}`},
 	{"DELETE", "/v1/routes/a", ""},
 	{"GET", "/v1/doctor", ""},
+	{"GET", "/v1/doctor/retire", ""},
 	{"GET", "/v1/nowhere", ""},
 	{"GET", "/%761/environments", ""},
 	{"GET", "//v1/environments", ""},

@@ -312,6 +312,45 @@ func TestDoctorShowsWhatIsWrongAndWhatToDo(t *testing.T) {
 	same(t, s.ok("doctor"), "ok     git: 2.50\n")
 }
 
+func TestDoctorShowsWhatWouldGoAndWhy(t *testing.T) {
+	s := newShell(t)
+	same(t, s.ok("doctor", "--retire"), "Nothing would go: all that is there is needed.\n")
+	now := time.Now()
+	at := func(d time.Duration) *time.Time { at := now.Add(d); return &at }
+	list := []dayfly.Departure{
+		{Kind: "environment", Name: "temp-1", Project: "shop", Env: "temp-1", Reason: "nobody created it", How: "with its last instance", Since: at(-time.Hour), At: at(90*time.Minute + 20*time.Second)},
+		{Kind: "logs", Name: "web", Project: "shop", Env: "main", Reason: "it is gone", How: "later", Since: at(-time.Hour), At: at(-time.Second)},
+		{Kind: "deployment", Name: "web@v2", Project: "shop", Reason: "nobody refers to it", How: "soon"},
+		{Kind: "build", Name: "/b/1", Reason: "unused", How: "when there is no room", Since: at(-2 * time.Hour), Bytes: 1 << 20},
+		{Kind: "build", Name: "/b/2", Reason: "unused", How: "when there is no room", Since: at(-9 * time.Hour), Bytes: 2 << 20},
+		{Kind: "mirror", Name: "/m/1", Reason: "unused", How: "when there is no room", Bytes: 9},
+	}
+	s.control.Depart(list...)
+	same(t, s.ok("doctor", "--retire"), `GOES    KIND          NAME             SINCE   WHY
+in 2h   environment   temp-1 of shop   1h      nobody created it
+now     logs          web of main      1h      it is gone
+-       deployment    web@v2 of shop   -       nobody refers to it
+-       build         2, 3.0 MiB       9h      unused
+-       mirror        1, 9 B           -       unused
+
+environment: with its last instance
+logs: later
+deployment: soon
+build, mirror: when there is no room
+`)
+	if l := onlyJSON[struct{ Items []dayfly.Departure }](t, s.ok("doctor", "--retire", "-o", "json")); len(l.Items) != 6 || l.Items[4].Bytes != 2<<20 || !l.Items[0].At.Equal(*list[0].At) {
+		t.Errorf("as JSON it is %+v", l)
+	}
+	list[1].Overdue = true
+	s.control.Depart(list...)
+	for _, format := range []string{"table", "json"} {
+		r := s.run("doctor", "--retire", "-o", format)
+		if r.code != 1 || r.err != "" || !strings.Contains(strings.ToUpper(r.out), "OVERDUE") {
+			t.Errorf("as %s what is overdue ends with %d: %q %q", format, r.code, r.err, r.out)
+		}
+	}
+}
+
 func TestVersionSaysWhatItIs(t *testing.T) {
 	s := newShell(t)
 	if out := s.ok("version"); !strings.HasPrefix(out, "dayfly v1.2.3 (go1.") {

@@ -44,7 +44,7 @@ func (c *command) projectCommand() *cobra.Command {
 	add.Flags().StringVar(&repo, "repo", "", "URL of the git repository; without it the project lives on this server alone")
 	add.Flags().StringVar(&token, "github-token", "", "token for a private repository (better: $DAYFLY_GITHUB_TOKEN)")
 	list := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List projects", Args: args(cobra.NoArgs),
+		Use: "list", Aliases: []string{"ls"}, Short: "List projects, also those that are there only by registered instances", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			projects, err := c.client().Projects(cmd.Context())
 			if err != nil {
@@ -55,7 +55,7 @@ func (c *command) projectCommand() *cobra.Command {
 			}
 			rows := make([][]string, len(projects))
 			for i, p := range projects {
-				rows[i] = []string{p.Name, cmp.Or(p.Repo, p.PushURL), ago(p.CreatedAt, time.Now())}
+				rows[i] = []string{p.Name, cmp.Or(registeredOnly(p), p.Repo, p.PushURL), ago(p.CreatedAt, time.Now())}
 			}
 			table(c.Out, []string{"NAME", "REPOSITORY", "AGE"}, rows)
 			return nil
@@ -78,7 +78,7 @@ func (c *command) projectCommand() *cobra.Command {
 				return err
 			}
 			for _, row := range [][2]string{
-				{"name", p.Name}, {"repository", p.Repo}, {"push to", p.PushURL}, {"also in", strings.Join(p.Repos, " ")}, {"default", p.DefaultBranch},
+				{"name", p.Name}, {"is there", registeredOnly(p)}, {"repository", p.Repo}, {"push to", p.PushURL}, {"also in", strings.Join(p.Repos, " ")}, {"default", p.DefaultBranch},
 				{"branches", strings.Join(p.Branches, " ")}, {"baseline", p.Baseline}, {"problem", p.Problem},
 			} {
 				if row[1] != "" {
@@ -121,6 +121,17 @@ func (c *command) projectCommand() *cobra.Command {
 	}
 	cmd.AddCommand(add, list, show, events, hook, remove)
 	return cmd
+}
+
+// registeredOnly says of a project that nobody has added by what it is there.
+func registeredOnly(p dayfly.Project) string {
+	switch p.Registered {
+	case 0:
+		return ""
+	case 1:
+		return "by 1 registered instance"
+	}
+	return fmt.Sprintf("by %d registered instances", p.Registered)
 }
 
 // repoURL makes a path absolute: the server has another folder than its client.

@@ -287,9 +287,10 @@ func (c *command) demoCommand() *cobra.Command {
 	var f serverFlags
 	cmd := &cobra.Command{
 		Use: "demo", Short: "Show everything on this machine with a sample project", Args: args(cobra.NoArgs),
-		Long: `Start a server with everything in a temporary folder, make a git repository of a sample shop,
-bring up two of its branches, and commit to one of them under load. It stays up until Ctrl-C,
-which takes everything away.`,
+		Long: `Start a server with everything in a temporary folder, make a git repository of a sample shop, bring
+up two of its branches and a third environment that borrows from the first, commit under load,
+push a branch to the server, and run the shop's test. It stays up until Ctrl-C, which takes
+everything away.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			flags := pflag.NewFlagSet("demo", pflag.ContinueOnError)
 			f.register(flags)

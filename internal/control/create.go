@@ -427,7 +427,7 @@ func (c *Control) refresh(ctx context.Context, name string, heads map[string]day
 	if !ok || rec.Value.Deleting || rec.Value.Frozen {
 		return nil
 	}
-	p, err := c.Project(ctx, rec.Value.Spec.Project)
+	p, err := c.addedProject(rec.Value.Spec.Project)
 	if err != nil {
 		return err
 	}

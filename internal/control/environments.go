@@ -119,7 +119,7 @@ func (c *Control) PatchEnvironment(ctx context.Context, name string, patch dayfl
 	if r.Value.Deleting {
 		return dayfly.Environment{}, dayfly.Errorf(dayfly.CodeConflict, "environment %s is being deleted", r.Key)
 	}
-	p, err := c.Project(ctx, r.Value.Spec.Project)
+	p, err := c.addedProject(r.Value.Spec.Project)
 	if err != nil {
 		return dayfly.Environment{}, err
 	}

@@ -36,7 +36,7 @@ func reposOf(p dayfly.Project) []string {
 // are those of the repositories that could be asked. It says whether it has to be asked again in a
 // while although nothing changes.
 func (c *Control) FollowProject(ctx context.Context, name string, heads map[string]dayfly.Heads) (again bool, err error) {
-	p, err := c.Project(ctx, name)
+	p, err := c.addedProject(name)
 	if err != nil {
 		return false, nil //nolint:nilerr // it is gone
 	}
@@ -71,7 +71,7 @@ func (c *Control) followDefault(ctx context.Context, p dayfly.Project, heads map
 	case <-ctx.Done():
 		return p, FilesOutcome{}, ctx.Err()
 	}
-	p, err := c.Project(ctx, p.Name)
+	p, err := c.addedProject(p.Name)
 	if err != nil {
 		return p, FilesOutcome{}, err
 	}
@@ -114,7 +114,7 @@ func (c *Control) readProject(ctx context.Context, p dayfly.Project, heads map[s
 	if err != nil && dayfly.ErrorCode(err) != dayfly.CodeConflict {
 		return p, err
 	}
-	return c.Project(ctx, p.Name)
+	return c.addedProject(p.Name)
 }
 
 // endBranches ends the environments that were made because of a branch that is gone. It says

@@ -30,7 +30,7 @@ const (
 // NewHookSecret makes the secret with which hooks of a project are signed; the one before no
 // longer counts. It is given once.
 func (c *Control) NewHookSecret(ctx context.Context, name string) (dayfly.Secret, error) {
-	p, err := c.Project(ctx, name)
+	p, err := c.addedProject(name)
 	if err != nil {
 		return dayfly.Secret{}, err
 	}
@@ -149,7 +149,7 @@ func (c *Control) followHook(ctx context.Context, p dayfly.Project, h dayfly.Hoo
 	if _, err := c.FollowProject(ctx, p.Name, heads); err != nil {
 		return err.Error()
 	}
-	if p, err = c.Project(ctx, p.Name); err != nil { // its patterns may be others now
+	if p, err = c.addedProject(p.Name); err != nil { // its patterns may be others now
 		return err.Error()
 	}
 	branch, isBranch := strings.CutPrefix(h.Ref, "refs/heads/")

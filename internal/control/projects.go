@@ -130,29 +130,81 @@ func (c *Control) createHosted(ctx context.Context, name string) (dayfly.Project
 	return c.project(there), false, nil
 }
 
-// Projects lists all projects in the order of their names.
+// Projects lists all projects in the order of their names, also those that nobody has added.
 func (c *Control) Projects(context.Context) ([]dayfly.Project, error) {
+	list := c.addedProjects()
+	for name := range c.registeredFor() {
+		if _, added := registry.Lookup(c.cache, registry.Projects, name); !added {
+			list = append(list, c.registeredProject(name))
+		}
+	}
+	slices.SortFunc(list, func(a, b dayfly.Project) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+func (c *Control) addedProjects() []dayfly.Project {
 	list := []dayfly.Project{}
 	for r := range registry.All(c.cache, registry.Projects) {
 		list = append(list, c.project(r))
 	}
-	return list, nil
+	return list
 }
 
-// Project gives a project by its name or id.
+// Project gives a project by its name or id, also one that nobody has added.
 func (c *Control) Project(_ context.Context, name string) (dayfly.Project, error) {
+	p, err := c.addedProject(name)
+	if registered := strings.TrimPrefix(name, "registered:"); err != nil && c.registeredFor()[registered] > 0 { // its id
+		return c.registeredProject(registered), nil
+	}
+	return p, err
+}
+
+// registeredFor counts the instances that are registered, by project.
+func (c *Control) registeredFor() map[string]int {
+	count := map[string]int{}
+	for r := range registry.All(c.cache, registry.Registrations) {
+		count[r.Value.Project]++
+	}
+	return count
+}
+
+// registeredProject gives a project that nobody has added: it is there for as long as instances are
+// registered for it.
+func (c *Control) registeredProject(name string) dayfly.Project {
+	p := dayfly.Project{ID: "registered:" + name, Name: name}
+	for r := range registry.All(c.cache, registry.Registrations) {
+		if r.Value.Project != name {
+			continue
+		}
+		if p.Registered == 0 || r.Value.CreatedAt.Before(p.CreatedAt) {
+			p.CreatedAt = r.Value.CreatedAt
+		}
+		p.Revision = max(p.Revision, r.Revision)
+		p.Registered++
+	}
+	if c.config.PushURL != nil {
+		p.PushURL = c.config.PushURL(name)
+	}
+	return p
+}
+
+// addedProject gives a project that somebody has added, by its name or id.
+func (c *Control) addedProject(name string) (dayfly.Project, error) {
 	if r, ok := registry.Lookup(c.cache, registry.Projects, name); ok {
 		return c.project(r), nil
 	}
 	if r, ok := registry.ProjectByID(c.cache, name); ok {
 		return c.project(r), nil
 	}
+	if registered := strings.TrimPrefix(name, "registered:"); c.registeredFor()[registered] > 0 {
+		return dayfly.Project{}, dayfly.Errorf(dayfly.CodeNotFound, "nobody has added project %s, it is there only by what is registered for it: `dayfly project add %s --repo URL` adds it", registered, registered)
+	}
 	return dayfly.Project{}, dayfly.Errorf(dayfly.CodeNotFound, "there is no project %q: `dayfly project list` shows those there are", name)
 }
 
 // ProjectEvents gives what happened to a project, oldest first.
 func (c *Control) ProjectEvents(ctx context.Context, name string) ([]dayfly.Event, error) {
-	p, err := c.Project(ctx, name)
+	p, err := c.addedProject(name)
 	if err != nil {
 		return nil, err
 	}
@@ -164,6 +216,9 @@ func (c *Control) DeleteProject(ctx context.Context, name string) error {
 	p, err := c.Project(ctx, name)
 	if err != nil {
 		return err
+	}
+	if p.Registered > 0 {
+		return dayfly.Errorf(dayfly.CodeConflict, "nobody has added project %s: it goes with the last instance that is registered for it", p.Name)
 	}
 	var has []string
 	for r := range registry.EnvironmentsOf(c.cache, p.Name) {
@@ -191,7 +246,7 @@ func (c *Control) DeleteProject(ctx context.Context, name string) error {
 // there is none), or the only one there is.
 func (c *Control) projectFor(ctx context.Context, req dayfly.EnvironmentRequest) (dayfly.Project, error) {
 	if req.Spec.Project != "" {
-		return c.Project(ctx, req.Spec.Project)
+		return c.addedProject(req.Spec.Project)
 	}
 	if req.Repo != "" {
 		repo, _, err := c.resolver.CleanRepo(req.Repo)
@@ -206,10 +261,7 @@ func (c *Control) projectFor(ctx context.Context, req dayfly.EnvironmentRequest)
 		p, _, err := c.CreateProject(ctx, dayfly.ProjectRequest{Repo: req.Repo, Token: req.Token})
 		return p, err
 	}
-	all, err := c.Projects(ctx)
-	if err != nil {
-		return dayfly.Project{}, err
-	}
+	all := c.addedProjects()
 	switch len(all) {
 	case 0:
 		return dayfly.Project{}, dayfly.Errorf(dayfly.CodeNotFound, "there is no project yet: add one with `dayfly project add NAME --repo URL`")

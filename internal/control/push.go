@@ -162,7 +162,7 @@ func (c *Control) PushLanded(ctx context.Context, p dayfly.Project, branches []P
 // pushedProject gives the project of a push, and makes it where this is its first.
 func (c *Control) pushedProject(ctx context.Context, p dayfly.Project) (dayfly.Project, error) {
 	if p.Revision != 0 {
-		return c.Project(ctx, p.Name)
+		return c.addedProject(p.Name)
 	}
 	made, _, err := c.createHosted(ctx, p.Name)
 	if err == nil && made.ID != p.ID {

@@ -28,6 +28,9 @@ type Host struct {
 	Addresses map[string]string // by flag
 	DNS       string            // where this server answers names; "" = nowhere
 	Users     bool              // services run as users of their own
+	// Environments is the folder of environment files that the server follows, "" = none, and
+	// EnvironmentsProblem why it does not do so now, "" = it does.
+	Environments, EnvironmentsProblem string
 	// Ready says what is wrong with the state; nil = the server does not run.
 	Ready func(context.Context) error
 	// Leftovers gives what belongs to nothing; nil = the server does not run.
@@ -47,7 +50,7 @@ const (
 func Examine(ctx context.Context, h Host) []dayfly.Finding {
 	var all []dayfly.Finding
 	for _, check := range []func(context.Context, Host) []dayfly.Finding{
-		state, git, folder, parents, space, files, clock, domain, ports, leftovers,
+		state, git, folder, parents, space, files, clock, environments, domain, ports, leftovers,
 	} {
 		all = append(all, check(ctx, h)...)
 	}
@@ -192,6 +195,18 @@ func clock(_ context.Context, h Host) []dayfly.Finding {
 		}
 	}
 	return fine("clock", "%s", now.Format(time.RFC3339))
+}
+
+func environments(_ context.Context, h Host) []dayfly.Finding {
+	const check = "environment files"
+	switch {
+	case h.Environments == "":
+		return nil
+	case h.EnvironmentsProblem != "":
+		return bad(check, "bring the folder back, for example by mounting it; if it is meant to be without files, put any environment file there and remove it 10 s later",
+			"%s is not followed, and its environments stay as they are: %s", h.Environments, h.EnvironmentsProblem)
+	}
+	return fine(check, "%s is followed", h.Environments)
 }
 
 func domain(ctx context.Context, h Host) []dayfly.Finding {

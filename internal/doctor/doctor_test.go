@@ -38,7 +38,10 @@ func TestAHostWithNothingWrongIsHealthy(t *testing.T) {
 	}
 	defer l.Close()
 	dir := t.TempDir()
-	all := Examine(t.Context(), Host{Data: dir, Domain: "localhost", Addresses: map[string]string{"http": l.Addr().String()}, Ready: ready, Leftovers: none})
+	all := Examine(t.Context(), Host{Data: dir, Domain: "localhost", Addresses: map[string]string{"http": l.Addr().String()}, Ready: ready, Leftovers: none, Environments: "/srv/environments"})
+	if f := find(t, all, "environment files"); !strings.Contains(f.Message, "/srv/environments is followed") {
+		t.Errorf("%+v", f)
+	}
 	for _, f := range all {
 		if !f.OK {
 			t.Errorf("%+v", f)
@@ -107,6 +110,9 @@ func TestWhatIsWrongIsFoundAndExplained(t *testing.T) {
 		{"nobody answers", "port of --http", "nobody answers", "firewall", func(_ *testing.T, h *Host) { h.Addresses["http"] = free.Addr().String() }},
 		{"a port in use, no server", "port of --http", "in use", "--http", func(_ *testing.T, h *Host) {
 			h.Ready, h.Leftovers, h.Addresses["http"] = nil, nil, busy.Addr().String()
+		}},
+		{"the folder of environment files is away", "environment files", "it is empty", "mounting", func(_ *testing.T, h *Host) {
+			h.Environments, h.EnvironmentsProblem = "/srv/environments", "it is empty"
 		}},
 		{"a leftover", "leftovers", "process 7", "30 s", func(_ *testing.T, h *Host) {
 			h.Leftovers = func() []dayfly.Leftover { return []dayfly.Leftover{{Kind: "process", Name: "7"}} }

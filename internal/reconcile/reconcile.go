@@ -79,6 +79,7 @@ type Reconciler struct {
 	jobs    map[string]*job         // by deployment
 	phases  map[string]dayfly.Phase // of environments, as last told in an event
 	left    []dayfly.Leftover       // as last noticed by the sweepers
+	unused  map[string]time.Time    // since when nobody refers to a shared deployment, as far as this server looks after that
 
 	background sync.WaitGroup
 }

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
@@ -19,8 +20,10 @@ const (
 // are found anew each time: nothing is counted that could be wrong.
 func (r *Reconciler) shareLoop(ctx context.Context) {
 	unused := map[string]time.Time{} // since when, by deployment
+	defer r.setUnused(nil)
 	var revision int64
 	every(ctx, time.Second, func() {
+		defer func() { r.setUnused(unused) }()
 		now := r.Cache.Revision()
 		if now == revision && len(unused) == 0 {
 			return
@@ -52,6 +55,13 @@ func (r *Reconciler) shareLoop(ctx context.Context) {
 			}
 		}
 	})
+}
+
+// setUnused tells others what shareLoop knows.
+func (r *Reconciler) setUnused(unused map[string]time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.unused = maps.Clone(unused)
 }
 
 // missingLoop looks again for what environments miss: at once where it may be there, and else less and

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -326,6 +327,27 @@ func TestSweepDeletesWhatWasNotUsedForTheLongestTime(t *testing.T) {
 	sweep()
 	if !there(oldest) {
 		t.Error("without a bound something was deleted")
+	}
+	unused := func(how string) (names []string) {
+		t.Helper()
+		list, err := s.Unused(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, u := range list {
+			info, err := os.Stat(u.Name)
+			if err != nil || u.Since == nil || !u.Since.Equal(info.ModTime()) || u.At != nil || u.Bytes <= 0 || !strings.Contains(u.How, how) {
+				t.Errorf("%v: %+v", err, u)
+			}
+			names = append(names, u.Kind+" "+filepath.Base(u.Name))
+		}
+		slices.Sort(names)
+		return names
+	}
+	idle := []string{"checkout " + filepath.Base(oldest), "checkout " + filepath.Base(old), "checkout " + filepath.Base(fresh), "mirror " + filepath.Base(s.mirror(repo))}
+	slices.Sort(idle)
+	if got := unused("no bound"); !slices.Equal(got, idle) {
+		t.Errorf("without users are %v, want %v", got, idle)
 	}
 	s.MaxBytes = 0
 	for _, folder := range []string{used, oldest, old, fresh, s.mirror(repo)} {

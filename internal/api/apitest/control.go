@@ -20,7 +20,7 @@ import (
 
 // Handler makes the API of a control plane.
 func Handler(c *Control) http.Handler {
-	return api.New(api.Config{Control: c, Version: "v1.2.3", Hosts: []string{"dayfly.example.org"}, Doctor: c.doctor, Logger: slog.New(slog.DiscardHandler)})
+	return api.New(api.Config{Control: c, Version: "v1.2.3", Hosts: []string{"dayfly.example.org"}, Doctor: c.doctor, Retire: c.retire, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // Control implements api.Control in memory. The zero value is empty and can be used.
@@ -41,6 +41,7 @@ type Control struct {
 	patches    []dayfly.EnvironmentPatch
 	run        dayfly.TestRun
 	findings   []dayfly.Finding
+	departing  []dayfly.Departure
 	tokens     []dayfly.Token // whose secrets are "secret-of-" and their names
 	registered map[[2]string]dayfly.RegistrationRequest
 	routes     []dayfly.Route
@@ -574,6 +575,19 @@ func (c *Control) doctor(context.Context) []dayfly.Finding {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.findings)
+}
+
+// Depart says what goes by itself.
+func (c *Control) Depart(list ...dayfly.Departure) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.departing = list
+}
+
+func (c *Control) retire(context.Context) ([]dayfly.Departure, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.departing), c.fail
 }
 
 // Ready implements api.Control.

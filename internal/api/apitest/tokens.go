@@ -16,7 +16,7 @@ func secretOf(name string) string { return "secret-of-" + name }
 
 // Exposed makes the API of a control plane as others than the host's users reach it.
 func Exposed(c *Control) http.Handler {
-	return api.New(api.Config{Control: c, Version: "v1.2.3", Hosts: []string{"dayfly.example.org"}, NeedToken: true, Doctor: c.doctor, Logger: slog.New(slog.DiscardHandler)})
+	return api.New(api.Config{Control: c, Version: "v1.2.3", Hosts: []string{"dayfly.example.org"}, NeedToken: true, Doctor: c.doctor, Retire: c.retire, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // CreateToken implements api.Control; the secret is "secret-of-NAME".

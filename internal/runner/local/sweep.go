@@ -179,19 +179,7 @@ func (r *Runner) limitBuilds() error {
 	if r.MaxBuildBytes <= 0 {
 		return nil
 	}
-	r.mu.Lock()
-	used := map[string]bool{}
-	for key := range r.building {
-		used[key] = true
-	}
-	keepers := make([]*keeper, 0, len(r.keepers))
-	for _, k := range r.keepers {
-		keepers = append(keepers, k)
-	}
-	r.mu.Unlock()
-	for _, k := range keepers {
-		used[k.key()] = true
-	}
+	used := r.usedBuilds()
 	return r.limit(r.path("builds"), r.MaxBuildBytes, func(name string) bool { return used[name] || strings.Contains(name, ".new-") })
 }
 
@@ -249,8 +237,13 @@ func (r *Runner) limit(dir string, most int64, used func(name string) bool) erro
 // measured once.
 func (r *Runner) size(dir string) (bytes int64) {
 	build := filepath.Dir(dir) == r.path("builds")
-	if known, ok := r.sizes[dir]; ok && build {
-		return known
+	if build {
+		r.mu.Lock()
+		known, ok := r.sizes[dir]
+		r.mu.Unlock()
+		if ok {
+			return known
+		}
 	}
 	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -264,7 +257,9 @@ func (r *Runner) size(dir string) (bytes int64) {
 		return nil
 	})
 	if build {
+		r.mu.Lock()
 		r.sizes[dir] = bytes
+		r.mu.Unlock()
 	}
 	return bytes
 }

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -166,7 +167,34 @@ func TestSweepKeepsBuildsAndLogsWithinTheirBounds(t *testing.T) {
 	all := []string{"builds/" + buildKey(used), "builds/" + buildKey(old), "builds/" + buildKey(older), "logs/" + used.ID, "logs/" + old.ID, "logs/" + older.ID}
 	everyone := func(string) bool { return true }
 
+	unused := func() (names []string) {
+		t.Helper()
+		list, err := r.Unused(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, u := range list {
+			info, err := os.Stat(u.Name)
+			if err != nil || u.Kind != "build" || u.Since == nil || !u.Since.Equal(info.ModTime()) || u.At != nil || u.Bytes <= 0 {
+				t.Errorf("%v: %+v", err, u)
+			}
+			names = append(names, filepath.Base(u.Name))
+		}
+		if len(list) > 0 && !strings.Contains(list[0].How, map[bool]string{false: "no bound", true: "larger than 1.0 GiB"}[r.MaxBuildBytes > 0]) {
+			t.Errorf("it says %q", list[0].How)
+		}
+		slices.Sort(names)
+		return names
+	}
+	both := []string{buildKey(old), buildKey(older)}
+	slices.Sort(both)
+	if got := unused(); !slices.Equal(got, both) {
+		t.Errorf("unused are %v, want %v", got, both)
+	}
 	r.MaxBuildBytes, r.MaxLogBytes = 1<<30, 1<<30
+	if got := unused(); !slices.Equal(got, both) {
+		t.Errorf("unused are %v, want %v", got, both)
+	}
 	if _, err := r.Sweep(t.Context(), 0, everyone); err != nil {
 		t.Fatal(err)
 	}
