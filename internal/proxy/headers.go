@@ -12,16 +12,25 @@ import (
 // member is our key in W3C baggage.
 const member = "dayfly.env"
 
+const (
+	// maxBaggage is how many bytes of baggage everybody passes on, maxMembers how many members: what is
+	// larger many refuse as a whole, and ours with it.
+	maxBaggage = 8192
+	maxMembers = 180
+	// blank is the white space of the specification.
+	blank = " \t"
+)
+
 // baggageEnv finds the environment in baggage headers (https://www.w3.org/TR/baggage/).
 func baggageEnv(headers []string) string {
 	for _, h := range headers {
 		for entry := range strings.SplitSeq(h, ",") {
 			entry, _, _ = strings.Cut(entry, ";") // properties
 			key, value, ok := strings.Cut(entry, "=")
-			if !ok || strings.TrimSpace(key) != member {
+			if !ok || strings.Trim(key, blank) != member {
 				continue
 			}
-			if plain, err := url.PathUnescape(strings.TrimSpace(value)); err == nil {
+			if plain, err := url.PathUnescape(strings.Trim(value, blank)); err == nil {
 				return plain
 			}
 		}
@@ -29,19 +38,44 @@ func baggageEnv(headers []string) string {
 	return ""
 }
 
-// setBaggage puts the environment into baggage, and keeps what others have there.
+// setBaggage puts the environment into baggage, and keeps what others have there, as it is. Where that is
+// too much, whole members go, from the end.
 func setBaggage(h http.Header, env string) {
-	entries := []string{member + "=" + url.PathEscape(env)}
-	for _, line := range h.Values("Baggage") {
+	line := member + "=" + url.PathEscape(env)
+	lines := h.Values("Baggage")
+	if len(lines) == 0 {
+		h.Set("Baggage", line)
+		return
+	}
+	var b strings.Builder
+	b.WriteString(line)
+	members := 1
+	for _, line := range lines {
 		for entry := range strings.SplitSeq(line, ",") {
-			entry = strings.TrimSpace(entry)
+			entry = strings.Trim(entry, blank)
 			key, _, _ := strings.Cut(entry, "=")
-			if entry != "" && strings.TrimSpace(key) != member {
-				entries = append(entries, entry)
+			if entry == "" || strings.Trim(key, blank) == member {
+				continue
 			}
+			if members == maxMembers || b.Len()+1+len(entry) > maxBaggage {
+				h.Set("Baggage", b.String())
+				return
+			}
+			members++
+			b.WriteByte(',')
+			b.WriteString(entry)
 		}
 	}
-	h.Set("Baggage", strings.Join(entries, ","))
+	h.Set("Baggage", b.String())
+}
+
+// traceparent gives the one of a request, "" where it has none, or one that means nothing: also more than
+// one do.
+func traceparent(h http.Header) string {
+	if list := h["Traceparent"]; len(list) == 1 && validTraceparent(list[0]) {
+		return list[0]
+	}
+	return ""
 }
 
 // validTraceparent checks a traceparent (https://www.w3.org/TR/trace-context/).
