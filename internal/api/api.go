@@ -47,6 +47,7 @@ func New(config Config) http.Handler {
 	s.api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) { next(exact{ctx}) })
 	s.projects()
 	s.environments()
+	s.propagation()
 	s.streams()
 	s.services()
 	s.registrations()

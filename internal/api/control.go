@@ -29,6 +29,8 @@ type Control interface {
 	Environment(ctx context.Context, name string) (dayfly.Environment, error)
 	WaitEnvironment(ctx context.Context, name string, done func(dayfly.Environment) bool) (dayfly.Environment, error)
 	Spec(ctx context.Context, name string) (dayfly.EnvironmentSpec, error)
+	// Propagation says which services hand on that a request is for an environment.
+	Propagation(ctx context.Context, name string) (dayfly.Propagation, error)
 
 	Events(ctx context.Context, name string, o dayfly.EventOptions) iter.Seq2[dayfly.Event, error]
 	Logs(ctx context.Context, name string, q dayfly.LogQuery) iter.Seq2[dayfly.LogLine, error]

@@ -96,7 +96,7 @@ func TestEveryCodeHasItsStatus(t *testing.T) {
 			for _, call := range [][3]string{
 				{"GET", "/v1/projects"}, {"POST", "/v1/projects", `{"repo":"/r","name":"p"}`}, {"GET", "/v1/projects/p"}, {"DELETE", "/v1/projects/p"},
 				{"GET", "/v1/environments"}, {"POST", "/v1/environments", `{}`}, {"GET", "/v1/environments/a"}, {"PUT", "/v1/environments/a", `{}`},
-				{"PATCH", "/v1/environments/a", `{}`}, {"DELETE", "/v1/environments/a"}, {"GET", "/v1/environments/a/spec"}, {"POST", "/v1/environments/a/tests", `{}`},
+				{"PATCH", "/v1/environments/a", `{}`}, {"DELETE", "/v1/environments/a"}, {"GET", "/v1/environments/a/spec"}, {"GET", "/v1/environments/a/propagation"}, {"POST", "/v1/environments/a/tests", `{}`},
 				{"GET", "/v1/environments/a/events"}, {"GET", "/v1/environments/a/events?follow=true"},
 				{"GET", "/v1/environments/a/logs"}, {"GET", "/v1/environments/a/logs?follow=true"},
 				{"GET", "/v1/services"}, {"GET", "/v1/services/web/instances"}, {"GET", "/readyz"},

@@ -61,6 +61,7 @@ var closed = []struct{ method, path, body string }{
 	{"DELETE", "/v1/routes/a", ""},
 	{"GET", "/v1/doctor", ""},
 	{"GET", "/v1/doctor/retire", ""},
+	{"GET", "/v1/environments/a/propagation", ""},
 	{"GET", "/v1/nowhere", ""},
 	{"GET", "/%761/environments", ""},
 	{"GET", "//v1/environments", ""},

@@ -414,7 +414,7 @@ func (a *App) startControl(context.Context) error {
 		NamePattern: a.config.NamePattern, Keep: a.config.Keep, MaxKeep: a.config.MaxKeep, AllowForever: a.config.AllowForever,
 		KeepLogs: a.config.KeepLogs, Runner: a.config.Runner, NodeID: home,
 		MaxEnvironments: a.config.MaxEnvironments, MaxPerProject: a.config.MaxPerProject,
-		PublicURL: a.publicURL, InternalURL: a.internalURL, Routed: a.feed.Wait, Left: a.feed.Left, Host: a.serviceHost, PushURL: a.pushURL, Mayfly: a.config.Mayfly,
+		PublicURL: a.publicURL, InternalURL: a.internalURL, Server: a.node, Counts: func() dayfly.CallCounts { return a.proxy.Counts() }, Routed: a.feed.Wait, Left: a.feed.Left, Host: a.serviceHost, PushURL: a.pushURL, Mayfly: a.config.Mayfly,
 	}, control.Parts{
 		Store: a.store, Cache: a.cache, Resolver: resolver, Vault: a.vault, Logs: a.runner, Now: time.Now, Logger: a.log,
 	})

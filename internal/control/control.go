@@ -36,6 +36,9 @@ type Config struct {
 	Host func(service, env string) string
 	// Left returns when nobody is on an instance any more whose registration has gone; nil = at once.
 	Left func(context.Context, dayfly.Registration) error
+	// Server is the id of this server, and Counts what it has counted of the requests that it passed on.
+	Server string
+	Counts func() dayfly.CallCounts
 	// Routed returns when the route table has all changes up to a revision; nil = at once.
 	Routed func(ctx context.Context, revision int64) error
 }

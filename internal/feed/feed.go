@@ -33,11 +33,12 @@ type Feed struct {
 	baselines map[string]string // by project
 
 	registered *registered
+	sources    *sources
 }
 
 // New makes a Feed; Run starts it.
 func New(cache *registry.Cache, table *route.Table, log *slog.Logger) *Feed {
-	return &Feed{cache: cache, table: table, log: log, moved: make(chan struct{}), owner: map[string]string{}, shared: map[string]dayfly.DeploymentKey{}, baselines: map[string]string{}, registered: newRegistered()}
+	return &Feed{cache: cache, table: table, log: log, moved: make(chan struct{}), owner: map[string]string{}, shared: map[string]dayfly.DeploymentKey{}, baselines: map[string]string{}, registered: newRegistered(), sources: newSources()}
 }
 
 // Load applies everything that the cache holds now.
@@ -154,6 +155,7 @@ func (f *Feed) apply(kind, key string) {
 		f.concerned(key)
 		delete(f.owner, key)
 		delete(f.shared, key)
+		f.sources.set(f.table, "deployment:"+key, route.Source{}, nil)
 		f.table.DeleteDeployment(key)
 	case registry.Observed.Name():
 		f.deployment(key)
@@ -185,7 +187,7 @@ func (f *Feed) concerned(deployment string) {
 // deployment sets the endpoints of a deployment: the healthy ones, or where there
 // is none those that may still answer.
 func (f *Feed) deployment(id string) {
-	_, wanted := registry.Lookup(f.cache, registry.Deployments, id)
+	d, wanted := registry.Lookup(f.cache, registry.Deployments, id)
 	st, ok := registry.Lookup(f.cache, registry.Observed, id)
 	if !wanted || !ok {
 		return // its endpoints go with the deployment's record
@@ -205,6 +207,7 @@ func (f *Feed) deployment(id string) {
 		healthy = doubtful
 	}
 	f.table.SetDeployment(id, healthy)
+	f.deploymentSource(d.Value, st.Value.Instances)
 }
 
 // environment sets or removes the entry of an environment.
@@ -265,7 +268,8 @@ func entry(state status.Input) route.Environment {
 		s := route.Service{
 			Name: rs.Name, Protocol: rs.Definition.Protocol, Routes: rs.Definition.Routes,
 			External: rs.URL, Choose: rs.Definition.Release.Choose,
-			State: string(phases[rs.Name].Phase), Message: phases[rs.Name].Message,
+			Pooled: rs.From == dayfly.FromShared || rs.From == dayfly.FromRegistered,
+			State:  string(phases[rs.Name].Phase), Message: phases[rs.Name].Message,
 		}
 		for _, t := range state.Release.Services[rs.Name] {
 			s.Targets = append(s.Targets, route.Target{Deployment: t.Deployment, Version: t.Version, Weight: t.Weight})

@@ -63,6 +63,7 @@ func (f *Feed) loadRegistered() {
 		f.registered.placed[r.Key] = r.Value
 		f.registered.mu.Unlock()
 		deployments[deploymentOf(r.Value)] = true
+		f.registrationSource(r.Key)
 	}
 	for id := range deployments {
 		f.registeredDeployment(id)
@@ -93,6 +94,7 @@ func (f *Feed) registration(key string) {
 		delete(f.registered.placed, key)
 	}
 	f.registered.mu.Unlock()
+	f.registrationSource(key)
 	now := rec.Value
 	if there {
 		f.registeredFor(now)
@@ -225,7 +227,7 @@ func (f *Feed) takeOver(e *route.Environment) {
 			e.Services = append(e.Services, route.Service{Name: name})
 		}
 		s := &e.Services[at]
-		s.Targets, s.External = nil, ""
+		s.Targets, s.External, s.Pooled = nil, "", false
 		s.State, s.Message = string(dayfly.PhaseReady), ""
 		for _, v := range slices.Sorted(maps.Keys(services[name])) {
 			s.Targets = append(s.Targets, services[name][v].target)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -19,7 +20,12 @@ import (
 // register registers an instance, and returns when that is in the table.
 func (w *world) register(env, service, version, id string) registry.Record[dayfly.Registration] {
 	w.Helper()
-	r := dayfly.Registration{Service: service, ID: id, Version: version, Address: "127.0.0.1:2000", Project: "shop", Environment: env, TTL: dayfly.Duration(time.Hour)}
+	return w.registerAt("127.0.0.1:2000", env, service, version, id)
+}
+
+func (w *world) registerAt(address, env, service, version, id string) registry.Record[dayfly.Registration] {
+	w.Helper()
+	r := dayfly.Registration{Service: service, ID: id, Version: version, Address: address, Project: "shop", Environment: env, TTL: dayfly.Duration(time.Hour)}
 	if env != "" {
 		r.Host = service + "-" + env + ".localhost"
 	}
@@ -315,6 +321,7 @@ func TestWhatIsRegisteredAtTheStartIsInTheTable(t *testing.T) {
 func TestTheTableOfAnyHistoryIsThatOfAFreshStart(t *testing.T) {
 	w := start(t)
 	live := map[string]registry.Record[dayfly.Registration]{}
+	callers := []string{"127.0.0.1:2000", "10.9.0.5:80", "10.9.0.6:80"}
 	rapid.Check(t, func(rt *rapid.T) {
 		for range rapid.IntRange(1, 12).Draw(rt, "steps") {
 			id := rapid.SampledFrom([]string{"1", "2", "3"}).Draw(rt, "id")
@@ -333,12 +340,18 @@ func TestTheTableOfAnyHistoryIsThatOfAFreshStart(t *testing.T) {
 					w.commit(append(creation("e1"), registry.Create(registry.Hosts, "web-e1.localhost", registry.HostClaim{Environment: "id-e1", Name: "e1"}))...)
 				}
 			default:
-				live[id] = w.register(env, "web", version, id)
+				live[id] = w.registerAt(rapid.SampledFrom(callers).Draw(rt, "address"), env, "web", version, id)
 			}
 		}
 		fresh := &world{T: t, store: w.store, cache: w.cache, table: route.New(route.Options{Domain: "localhost"})}
 		fresh.feed = feed.New(w.cache, fresh.table, slog.New(slog.DiscardHandler))
 		fresh.feed.Load()
+		for _, caller := range callers {
+			at := netip.MustParseAddrPort(caller).Addr()
+			if is, would := w.table.Source(at), fresh.table.Source(at); is != would {
+				rt.Fatalf("%s is %+v's, of a fresh table %+v's", at, is, would)
+			}
+		}
 		for _, host := range []string{"e1.localhost", "web-e1.localhost", "e2.localhost", "web-e2.localhost"} {
 			m, f := w.table.Public(host, "/"), fresh.table.Public(host, "/")
 			if m.Outcome != f.Outcome || m.Environment != f.Environment || fmt.Sprint(w.instances(host)) != fmt.Sprint(fresh.instances(host)) {

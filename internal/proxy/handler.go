@@ -29,7 +29,7 @@ func (p *Proxy) Public() http.Handler {
 			choose = r.Header.Get(p.ReleaseHeader)
 		}
 		if m.PublicHeader() {
-			if named := p.named(r.Header); named != "" {
+			if named, _ := p.named(r.Header); named != "" {
 				m = p.Table.PublicFor(r.Host, route.PathOf(r.URL), named)
 			}
 		}
@@ -39,7 +39,7 @@ func (p *Proxy) Public() http.Handler {
 			}
 		}
 		r.Header.Del(p.ReleaseHeader)
-		p.handle(w, r, m, choose)
+		p.handle(w, r, m, choose, 0, route.Source{})
 	})
 }
 
@@ -47,12 +47,35 @@ func (p *Proxy) Public() http.Handler {
 // say for whom they are.
 func (p *Proxy) Internal() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		local, _ := r.Context().Value(localKey{}).(netip.Addr)
-		m := p.Table.Internal(route.Call{Host: r.Host, Path: route.PathOf(r.URL), Local: local, Header: p.named(r.Header), Trace: p.traces.environment(r.Header.Get("Traceparent"))})
+		at, _ := r.Context().Value(endsKey{}).(ends)
+		from := p.caller(at)
+		named, told := p.named(r.Header)
+		m := p.Table.Internal(route.Call{
+			Host: r.Host, Path: route.PathOf(r.URL), Local: at.local, Header: named,
+			Trace: p.traces.environment(traceparent(r.Header)), Source: from.Environment,
+		})
 		choose := r.Header.Get(p.ReleaseHeader)
 		r.Header.Del(p.ReleaseHeader)
-		p.handle(w, r, m, choose)
+		p.handle(w, r, m, choose, tells(m, told), from)
 	})
+}
+
+// tells says what told the environment of a call from inside; header is how it says it itself.
+func tells(m route.Match, header carried) carried {
+	switch m.By {
+	case route.ByHost:
+		return byHost
+	case route.ByTrace:
+		return byTrace
+	case route.ByAddress:
+		return byAddress
+	case route.BySource:
+		return bySource
+	case route.ByBaseline:
+		return byBaseline
+	default:
+		return header
+	}
 }
 
 // trusted says whether a request comes from a proxy whose headers are believed.
@@ -72,21 +95,22 @@ func (p *Proxy) trusted(r *http.Request) bool {
 	return false
 }
 
-// named gives the environment that a request names itself, "" = none.
-func (p *Proxy) named(h http.Header) string {
+// named gives the environment that a request names itself, "" = none, and how.
+func (p *Proxy) named(h http.Header) (string, carried) {
 	if name := h.Get(envHeader); name != "" {
-		return name
+		return name, byHeader
 	}
 	for _, header := range p.Headers {
 		if name := h.Get(header); name != "" {
-			return name
+			return name, byHeader
 		}
 	}
-	return baggageEnv(h.Values("Baggage"))
+	return baggageEnv(h.Values("Baggage")), byBaggage
 }
 
-// handle passes a request on to whoever the match names, or answers it.
-func (p *Proxy) handle(w http.ResponseWriter, r *http.Request, m route.Match, choose string) {
+// handle passes a request on to whoever the match names, or answers it. told and from say how one from
+// inside names its environment, and whose address it comes from.
+func (p *Proxy) handle(w http.ResponseWriter, r *http.Request, m route.Match, choose string, told carried, from route.Source) {
 	if m.Outcome != route.Found {
 		p.Pages.Write(w, r, explain(m, r))
 		return
@@ -95,6 +119,9 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request, m route.Match, ch
 	if !ok {
 		p.Pages.Write(w, r, p.tooLarge())
 		return
+	}
+	if !m.Plain() {
+		defer p.calls.begin(m, told, from, r.Header.Get("Upgrade") != "").ended()
 	}
 	if m.External() != "" {
 		p.external(w, r, m)
@@ -228,7 +255,7 @@ func (p *Proxy) carry(pr *httputil.ProxyRequest, m route.Match) {
 	if h.Get("X-Request-Id") == "" {
 		h.Set("X-Request-Id", newRequestID())
 	}
-	if !validTraceparent(h.Get("Traceparent")) {
+	if traceparent(h) == "" {
 		h.Set("Traceparent", newTraceparent())
 		h.Del("Tracestate")
 	}

@@ -56,6 +56,7 @@ type Proxy struct {
 	Config
 	http1, h2c *http.Transport
 	traces     *traces
+	calls      *calls
 	outside    outside
 	debug      *log.Logger // for what net/http has to say
 	public     *http.Server
@@ -79,7 +80,7 @@ func New(config Config) *Proxy {
 	if config.Logger == nil {
 		config.Logger = slog.Default()
 	}
-	p := &Proxy{Config: config, traces: newTraces(time.Now), heard: time.Second, debug: slog.NewLogLogger(config.Logger.Handler(), slog.LevelDebug)}
+	p := &Proxy{Config: config, traces: newTraces(time.Now), calls: newCalls(time.Now), heard: time.Second, debug: slog.NewLogLogger(config.Logger.Handler(), slog.LevelDebug)}
 	p.stopTCP, p.closeTCP = context.WithCancel(context.Background())
 	dialer := &net.Dialer{Timeout: 3 * time.Second, KeepAlive: 30 * time.Second}
 	transport := func() *http.Transport {
@@ -98,7 +99,7 @@ func New(config Config) *Proxy {
 	p.public = p.server(p.Public())
 	p.internal = p.server(p.Internal())
 	p.internal.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		return context.WithValue(ctx, localKey{}, localAddr(c))
+		return context.WithValue(ctx, endsKey{}, endsOf(c))
 	}
 	return p
 }
@@ -192,7 +193,27 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	return err
 }
 
-type localKey struct{}
+type endsKey struct{}
+
+// ends are the addresses of a connection.
+type ends struct{ local, remote netip.Addr }
+
+func endsOf(c net.Conn) ends {
+	e := ends{local: localAddr(c)}
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		e.remote = a.AddrPort().Addr().Unmap()
+	}
+	return e
+}
+
+// caller says whose address a connection comes from. Where a process of this host calls one of its
+// addresses it calls from that one by itself, whoever else has it.
+func (p *Proxy) caller(e ends) route.Source {
+	if e.remote == e.local {
+		return route.Source{}
+	}
+	return p.Table.Source(e.remote)
+}
 
 func localAddr(c net.Conn) netip.Addr {
 	if a, ok := c.LocalAddr().(*net.TCPAddr); ok {

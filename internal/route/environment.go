@@ -11,6 +11,7 @@ import (
 // environment is an Environment in the form that lookups read. It is never
 // changed once it is published.
 type environment struct {
+	id                     string
 	key                    string // lower case of name
 	name, project, base    string // base is a key
 	header                 string // by which headers name it besides its name; "" = none
@@ -28,6 +29,7 @@ type service struct {
 	external  string
 	status    *status // nil = nothing to say
 	choose    bool
+	pooled    bool
 	weight    uint64 // of all targets
 	targets   []target
 }
@@ -81,6 +83,7 @@ func (e *environment) find(key []byte) *service {
 // compile checks e and gives all of its lookup form but the targets.
 func compile(e Environment) (*environment, error) {
 	env := &environment{
+		id:           e.ID,
 		key:          lower(e.Name),
 		name:         e.Name,
 		project:      e.Project,
@@ -104,6 +107,7 @@ func compile(e Environment) (*environment, error) {
 			protocol: cmp.Or(s.Protocol, dayfly.ProtocolHTTP),
 			external: s.External,
 			choose:   s.Choose,
+			pooled:   s.Pooled,
 			status:   newStatus(s.State, s.Message),
 		})
 		for _, r := range s.Routes {

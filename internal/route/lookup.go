@@ -42,6 +42,21 @@ func (o Outcome) String() string {
 	return "invalid outcome"
 }
 
+// By says what told whom a request is for.
+type By uint8
+
+// The ways to know the environment of a request, in the order in which they count.
+const (
+	ByNothing  By = iota // no environment was found
+	ByOutside            // the public host, and what a request from outside may say itself
+	ByHeader             // a header or baggage
+	ByHost               // SERVICE.ENV.internal
+	ByTrace              // where its trace began
+	ByAddress            // the address that was connected to
+	BySource             // whose address the caller has
+	ByBaseline           // nothing but the name of the service
+)
+
 // Call is a request on the internal listener. Environments are named in any
 // case; "" = none.
 type Call struct {
@@ -63,6 +78,7 @@ type Match struct {
 	Provider    string   // the environment that has the service: Environment or one of its bases
 	Strip       string   // prefix to remove from the path, which may become ""
 	Projects    []string // with Ambiguous; not to be changed
+	By          By       // what told Environment
 
 	public  bool
 	table   *Table
@@ -105,6 +121,9 @@ func (m Match) Choose() bool {
 	return m.service != nil && (!m.public || m.service.choose)
 }
 
+// Pooled says that those who answer do so for several environments, without borrowing.
+func (m Match) Pooled() bool { return m.service != nil && m.service.pooled }
+
 // FromOutside says whether the request is one from outside.
 func (m Match) FromOutside() bool { return m.public }
 
@@ -115,6 +134,15 @@ func (m Match) Header() string {
 		return m.Environment
 	}
 	return m.env.header
+}
+
+// EnvironmentID is the id of the environment that the request is for; another one of the same name
+// has another one.
+func (m Match) EnvironmentID() string {
+	if m.env == nil {
+		return ""
+	}
+	return m.env.id
 }
 
 // Plain says that the request is for no environment, but for a host with routes to elsewhere.
@@ -151,7 +179,7 @@ func (t *Table) PublicFor(host, path, header string) Match {
 		}
 	}
 	m := t.match(s, env, at.service, path)
-	m.public = true
+	m.public, m.By = true, ByOutside
 	if env.deleting {
 		m.Outcome = Missing
 	}
@@ -220,25 +248,26 @@ func (t *Table) Internal(c Call) Match {
 	}
 
 	var env *environment
+	by := ByHeader
 	if c.Header != "" {
 		if env = s.called(c.Header); env == nil {
 			return Match{Outcome: UnknownEnvironment, Environment: c.Header, Project: project, Service: name, table: t}
 		}
 	}
 	if !fits(env) {
-		env = inHost
+		env, by = inHost, ByHost
 		if label != "" && env == nil {
 			return Match{Outcome: UnknownEnvironment, Environment: label, Service: name, table: t}
 		}
 	}
 	if !fits(env) && c.Trace != "" {
-		env = s.named(c.Trace)
+		env, by = s.named(c.Trace), ByTrace
 	}
 	if !fits(env) {
-		env = address
+		env, by = address, ByAddress
 	}
 	if !fits(env) && c.Source != "" {
-		env = s.named(c.Source)
+		env, by = s.named(c.Source), BySource
 	}
 	if !fits(env) { // only a plain name comes here: the others have an environment that fits
 		m := t.baseline(s, held)
@@ -246,9 +275,10 @@ func (t *Table) Internal(c Call) Match {
 		if m.env == nil {
 			return m
 		}
-		env = m.env
+		env, by = m.env, ByBaseline
 	}
 	m := t.match(s, env, name, c.Path)
+	m.By = by
 	if m.service == nil && m.Service != "" && !held.has(env.project) {
 		m.Outcome = UnknownService
 	}

@@ -76,7 +76,10 @@ type Service struct {
 	Targets  []Target // none = not there yet
 	External string   // URL of a service that is not ours; Targets are then unused
 	// Choose lets requests from outside choose a version by name.
-	Choose         bool
+	Choose bool
+	// Pooled says that those who answer do so for several environments, and have the variables of
+	// neither.
+	Pooled         bool
 	State, Message string // for pages, see Match.Info
 }
 
@@ -127,6 +130,7 @@ type state struct {
 	headers      index[string] // keys of environments
 	hosts        index[*place]
 	addresses    index[*place]
+	sources      index[*Source]
 	holders      index[*holders]
 }
 
@@ -158,6 +162,7 @@ func New(o Options) *Table {
 		headers:      index[string]{seed: seed},
 		hosts:        index[*place]{seed: seed},
 		addresses:    index[*place]{seed: seed},
+		sources:      index[*Source]{seed: seed},
 		holders:      index[*holders]{seed: seed},
 	})
 	return t

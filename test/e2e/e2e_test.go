@@ -64,6 +64,9 @@ func TestScripts(t *testing.T) {
 			if cond == "root" {
 				return os.Geteuid() == 0, nil
 			}
+			if cond == "addresses" {
+				return canAddress(), nil
+			}
 			return false, fmt.Errorf("no such condition: %s", cond)
 		},
 		UpdateScripts:       *update,
@@ -111,6 +114,7 @@ func TestScripts(t *testing.T) {
 			"names":     cmdNames,
 			"storm":     cmdStorm,
 			"race":      cmdRace,
+			"address":   cmdAddress,
 		},
 	})
 }

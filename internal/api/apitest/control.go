@@ -32,20 +32,21 @@ type Control struct {
 	// stay, deleting, until Remove.
 	DeleteAtOnce bool
 
-	mu         sync.Mutex
-	changed    chan struct{} // closed by the next change
-	fail       error
-	projects   []dayfly.Project
-	entries    map[string]*entry
-	requests   []dayfly.EnvironmentRequest
-	patches    []dayfly.EnvironmentPatch
-	run        dayfly.TestRun
-	findings   []dayfly.Finding
-	departing  []dayfly.Departure
-	tokens     []dayfly.Token // whose secrets are "secret-of-" and their names
-	registered map[[2]string]dayfly.RegistrationRequest
-	routes     []dayfly.Route
-	next       int64
+	mu          sync.Mutex
+	changed     chan struct{} // closed by the next change
+	fail        error
+	projects    []dayfly.Project
+	entries     map[string]*entry
+	requests    []dayfly.EnvironmentRequest
+	patches     []dayfly.EnvironmentPatch
+	run         dayfly.TestRun
+	findings    []dayfly.Finding
+	propagation dayfly.Propagation
+	departing   []dayfly.Departure
+	tokens      []dayfly.Token // whose secrets are "secret-of-" and their names
+	registered  map[[2]string]dayfly.RegistrationRequest
+	routes      []dayfly.Route
+	next        int64
 }
 
 // entry is all that is known of an environment.
@@ -455,6 +456,26 @@ func (c *Control) Spec(_ context.Context, name string) (dayfly.EnvironmentSpec, 
 		return dayfly.EnvironmentSpec{}, err
 	}
 	return e.spec, nil
+}
+
+// Propagation implements api.Control.
+func (c *Control) Propagation(_ context.Context, name string) (dayfly.Propagation, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, err := c.find(name, false)
+	if err != nil {
+		return dayfly.Propagation{}, err
+	}
+	p := c.propagation
+	p.Environment, p.Project = e.env.Name, e.env.Project
+	return p, nil
+}
+
+// SetPropagation sets what is said of the calls for any environment.
+func (c *Control) SetPropagation(p dayfly.Propagation) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.propagation = p
 }
 
 // Events implements api.Control.

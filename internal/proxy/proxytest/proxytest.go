@@ -35,19 +35,20 @@ const patience = 20 * time.Second
 func Run(t *testing.T, newEngine func(t *testing.T, c proxy.Config) Engine) {
 	s := suite{newEngine}
 	for name, test := range map[string]func(*testing.T, suite){
-		"heads":      testHeads,
-		"outside":    testOutside,
-		"inside":     testInside,
-		"bodies":     testBodies,
-		"connection": testConnections,
-		"failures":   testFailures,
-		"draining":   testDraining,
-		"smuggling":  testSmuggling,
-		"answers":    testAnswers,
-		"tcp":        testTCP,
-		"upgrades":   testUpgrades,
-		"external":   testExternal,
-		"limits":     testLimits,
+		"heads":        testHeads,
+		"outside":      testOutside,
+		"environments": testEnvironments,
+		"inside":       testInside,
+		"bodies":       testBodies,
+		"connection":   testConnections,
+		"failures":     testFailures,
+		"draining":     testDraining,
+		"smuggling":    testSmuggling,
+		"answers":      testAnswers,
+		"tcp":          testTCP,
+		"upgrades":     testUpgrades,
+		"external":     testExternal,
+		"limits":       testLimits,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, s) })
 	}
