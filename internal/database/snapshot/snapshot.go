@@ -15,13 +15,14 @@ type Cloner interface {
 	// makes it read-only where the driver can.
 	Freeze(ctx context.Context, name string) error
 	// Clone makes a writable copy, and gives its path. It takes no time that grows with the size of the
-	// files, but for the drivers that say so.
+	// files, but for the drivers that say so. Only btrfs takes all files as of one moment: with the others,
+	// nothing should write to the folder meanwhile. An error leaves nothing.
 	Clone(ctx context.Context, from, name string) (path string, err error)
 	// Attach gives the path of a folder that is there, after a restart of the host too: what has to be
 	// mounted is mounted.
 	Attach(ctx context.Context, name string) (path string, err error)
-	// Delete takes a folder away, whatever state it is in. Unknown names are no error. One that others
-	// were cloned from may only go where the driver says that its clones do not need it.
+	// Delete takes a folder away, whatever state it is in. Unknown names are no error. Clones go on
+	// without what they were cloned from; where they need it, it takes its room until they are gone.
 	Delete(ctx context.Context, name string) error
 	// List gives the names of all folders.
 	List(ctx context.Context) ([]string, error)
