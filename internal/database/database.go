@@ -16,6 +16,7 @@ type Source struct {
 	Dump io.Reader // as the engine's own dump program writes it, also compressed; read once, to its end
 	Dir  string    // a data folder on this host, of a server that was shut down
 	URL  string    // a running server; may hold a password
+	Size int64     // of Dump, in bytes; 0 = unknown
 }
 
 // Load is a version of a template that is to be made.
@@ -124,7 +125,8 @@ type Engine interface {
 	// Mask replaced is left in any file of dir, the write-ahead log included.
 	Load(ctx context.Context, dir string, l Load) (Template, error)
 	// Prepare gives a fresh copy of a data folder what makes it a clone of its own: user, password, who may
-	// connect, settings. It may start and stop the server. Once per copy.
+	// connect, settings. Once per copy; fixtures run here.
+	// It may start the server, and leave it running for Start to find.
 	Prepare(ctx context.Context, dir string, c Clone) error
 	// Start starts the server of a data folder, or finds the one that runs on it, and returns when it takes connections.
 	Start(ctx context.Context, dir string, c Clone) (Server, error)

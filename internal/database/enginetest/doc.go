@@ -1,0 +1,2 @@
+// Package enginetest is the suite of what a database.Engine has to do.
+package enginetest
