@@ -1,6 +1,9 @@
 package dayfly
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // EnvironmentSpec is what a user asked for: the asked state.
 type EnvironmentSpec struct {
@@ -73,6 +76,8 @@ type Resolution struct {
 	// inside, without any DNS.
 	Address  string            `json:"address,omitempty"`
 	Services []ResolvedService `json:"services"`
+	// Databases are those of the environment itself.
+	Databases []ResolvedDatabase `json:"databases,omitempty"`
 	// Missing are needs that nobody can meet yet; they are looked for again and again.
 	Missing []Need `json:"missing,omitempty"`
 	// Hosts are those of the environment itself, where none of its services has them.
@@ -101,6 +106,8 @@ type ResolvedService struct {
 	Address    string            `json:"address,omitempty"` // 127.x.y.z: where SERVICE_URL leads to
 	Hosts      []string          `json:"hosts,omitempty"`   // public hosts, without port
 	URL        string            `json:"url,omitempty"`     // of an external service
+	// Databases are the names of those that it starts after.
+	Databases []string `json:"databases,omitempty"`
 }
 
 // Phase is where an environment or one of its services stands.
@@ -151,7 +158,8 @@ func (e Environment) Settled() bool {
 		return false
 	}
 	for _, s := range e.Services {
-		if s.Phase != PhaseReady && s.Phase != PhaseAsleep {
+		waits := s.WaitsFor != "" && slices.ContainsFunc(e.Missing, func(m Missing) bool { return m.Service == s.WaitsFor })
+		if s.Phase != PhaseReady && s.Phase != PhaseAsleep && !waits {
 			return false
 		}
 	}
@@ -170,6 +178,7 @@ type EnvironmentService struct {
 	Message   string `json:"message,omitempty"`
 	Instances int    `json:"instances"` // healthy ones
 	URL       string `json:"url,omitempty"`
+	WaitsFor  string `json:"waits_for,omitempty"` // the database without which it is not started
 }
 
 // Missing is a need of an environment that is not met.

@@ -4,7 +4,7 @@ import "time"
 
 // Leftover is something that exists on a host and that nothing there belongs to any more.
 type Leftover struct {
-	Kind  string    `json:"kind"`  // process | folder | logs | control group
+	Kind  string    `json:"kind"`  // process | folder | logs | control group | database | template
 	Name  string    `json:"name"`  // number or path
 	Since time.Time `json:"since"` // when it was first noticed
 }

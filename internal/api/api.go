@@ -52,6 +52,8 @@ func New(config Config) http.Handler {
 	s.services()
 	s.registrations()
 	s.routes()
+	s.databases()
+	s.templates()
 	s.hooks()
 	s.tokens()
 	s.doctor()

@@ -13,6 +13,8 @@ import (
 
 // Control is what the API asks for; package control implements it.
 type Control interface {
+	Databases
+
 	CreateProject(context.Context, dayfly.ProjectRequest) (p dayfly.Project, created bool, err error)
 	Projects(context.Context) ([]dayfly.Project, error)
 	Project(ctx context.Context, name string) (dayfly.Project, error)

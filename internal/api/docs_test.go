@@ -23,6 +23,8 @@ var endpoints = []string{
 	"POST /v1/tokens", "GET /v1/tokens", "DELETE /v1/tokens/{token}",
 	"GET /v1/services/{service}/instances/{id}", "PUT /v1/services/{service}/instances/{id}", "DELETE /v1/services/{service}/instances/{id}",
 	"GET /v1/routes", "GET /v1/routes/{name}", "PUT /v1/routes/{name}", "DELETE /v1/routes/{name}",
+	"POST /v1/databases", "GET /v1/databases", "GET /v1/databases/{id}", "DELETE /v1/databases/{id}", "POST /v1/databases/{id}/reset",
+	"POST /v1/templates", "GET /v1/templates", "GET /v1/templates/{name}", "DELETE /v1/templates/{name}", "POST /v1/templates/{name}/refresh",
 }
 
 func TestTheOpenAPIDocumentDescribesEveryEndpoint(t *testing.T) {

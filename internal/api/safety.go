@@ -44,8 +44,12 @@ func (s *server) safe(next http.Handler) http.Handler {
 		if strings.HasPrefix(r.URL.Path, "/v1/") {
 			if r.ContentLength != 0 || r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch {
 				kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+				if err == nil && kind != "application/json" && dumpKind(kind) && takesDump(r) {
+					next.ServeHTTP(w, r) // of any size
+					return
+				}
 				if (err != nil || kind != "application/json") && (r.ContentLength != 0 || r.Header.Get("Content-Type") != "") {
-					refuse(http.StatusUnsupportedMediaType, "content_type", "bodies have to be application/json")
+					refuse(http.StatusUnsupportedMediaType, "content_type", "bodies have to be application/json, and dumps application/octet-stream")
 					return
 				}
 				if err == nil { // however it was written

@@ -23,6 +23,7 @@ import (
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/api"
 	"github.com/dayfly-dev/dayfly/internal/control"
+	"github.com/dayfly-dev/dayfly/internal/database"
 	"github.com/dayfly-dev/dayfly/internal/dns"
 	"github.com/dayfly-dev/dayfly/internal/doctor"
 	"github.com/dayfly-dev/dayfly/internal/feed"
@@ -65,9 +66,12 @@ type App struct {
 	feed      *feed.Feed
 	runner    runner.Runner
 	sweepers  []reconcile.Sweeper
-	users     local.Users // zero: services run as the server's own user
-	leftovers func() []dayfly.Leftover
-	departing func(context.Context) ([]dayfly.Departure, error)
+	databases database.Keeper // nil = none are kept,
+	// and why.
+	noDatabases string
+	users       local.Users // zero: services run as the server's own user
+	leftovers   func() []dayfly.Leftover
+	departing   func(context.Context) ([]dayfly.Departure, error)
 	// filesProblem is why the folder of environment files is not followed; nil or "" = it is.
 	filesProblem atomic.Pointer[string]
 	control      *control.Control
@@ -115,6 +119,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 		{"state", a.startState},
 		{"access to the API", a.checkAccess},
 		{"sources and runner", a.startRunner},
+		{"databases", a.startDatabases},
 		{"control", a.startControl},
 		{"pushes", a.startPushes},
 		{"data plane", a.startDataPlane},
@@ -414,9 +419,12 @@ func (a *App) startControl(context.Context) error {
 		NamePattern: a.config.NamePattern, Keep: a.config.Keep, MaxKeep: a.config.MaxKeep, AllowForever: a.config.AllowForever,
 		KeepLogs: a.config.KeepLogs, Runner: a.config.Runner, NodeID: home,
 		MaxEnvironments: a.config.MaxEnvironments, MaxPerProject: a.config.MaxPerProject,
-		PublicURL: a.publicURL, InternalURL: a.internalURL, Server: a.node, Counts: func() dayfly.CallCounts { return a.proxy.Counts() }, Routed: a.feed.Wait, Left: a.feed.Left, Host: a.serviceHost, PushURL: a.pushURL, Mayfly: a.config.Mayfly,
+		PublicURL: a.publicURL, InternalURL: a.internalURL, DatabaseNode: a.node, DatabaseHost: a.databaseHost(), DatabaseListen: a.databaseHost(), NoDatabases: a.noDatabases,
+		LocalFiles: a.config.AllowLocal || !a.exposed(),
+		Server:     a.node, Counts: func() dayfly.CallCounts { return a.proxy.Counts() },
+		Routed: a.feed.Wait, Left: a.feed.Left, Host: a.serviceHost, PushURL: a.pushURL, Mayfly: a.config.Mayfly,
 	}, control.Parts{
-		Store: a.store, Cache: a.cache, Resolver: resolver, Vault: a.vault, Logs: a.runner, Now: time.Now, Logger: a.log,
+		Store: a.store, Cache: a.cache, Resolver: resolver, Vault: a.vault, Logs: a.runner, Databases: a.databases, Now: time.Now, Logger: a.log,
 	})
 	a.background("control", a.control.Run)
 	return nil
@@ -496,7 +504,7 @@ func (a *App) startReconcilers(context.Context) error {
 	r := reconcile.New(reconcile.Config{
 		NodeID: a.node, Kind: a.config.Runner, Drain: a.config.Drain, KeepLogs: a.config.KeepLogs, Poll: a.config.Poll,
 	}, reconcile.Parts{
-		Store: a.store, Cache: a.cache, Runner: a.runner, Asked: a.control, News: news{a.sources}, Sweepers: a.sweepers, Now: time.Now, Logger: a.log,
+		Store: a.store, Cache: a.cache, Runner: a.runner, Asked: a.control, News: news{a.sources}, Sweepers: a.sweepers, Keeper: a.databases, Owner: a.control, Now: time.Now, Logger: a.log,
 	})
 	a.leftovers, a.departing = r.Leftovers, r.Departures
 	a.background("reconcilers", r.Run)
@@ -528,7 +536,7 @@ func (a *App) takeDown(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return a.takeDatabasesDown(ctx)
 }
 
 func (a *App) startAPI(context.Context) error {

@@ -26,6 +26,9 @@ import (
 // asService makes the test binary the program of a service: it says who it is.
 const asService = "as-service"
 
+// asTeller makes it a service that tells its variables, and asMigration a job that notes them in a file.
+const asTeller, asMigration = "as-teller", "as-migration"
+
 // asHook makes it a hook of git.
 const asHook = "as-hook"
 
@@ -40,6 +43,23 @@ func TestMain(m *testing.M) {
 		panic(http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintf(w, "%s is %d", os.Getenv("DAYFLY_ENV"), os.Getpid())
 		})))
+	}
+	if len(os.Args) > 1 && os.Args[1] == asTeller {
+		panic(http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			for _, name := range []string{"DATABASE_URL", "DB_URL", "GREETING"} {
+				fmt.Fprintf(w, "%s=%s\n", name, os.Getenv(name))
+			}
+		})))
+	}
+	if len(os.Args) > 1 && os.Args[1] == asMigration {
+		f, err := os.OpenFile(os.Args[2], os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		if err == nil {
+			_, err = fmt.Fprintln(f, os.Getenv("DB_URL"))
+		}
+		if err != nil {
+			panic(err)
+		}
+		return
 	}
 	goleak.VerifyTestMain(m)
 }

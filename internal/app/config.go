@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"os"
@@ -67,6 +68,12 @@ type Config struct {
 	// no pushes are taken.
 	Hook    string
 	MaxPush int64 // bytes of one push; 0 = no bound
+
+	// Databases makes what keeps databases; nil = none are kept.
+	Databases func(context.Context, DatabaseConfig) (Databases, error)
+	// FirstDBPort to LastDBPort are the ports of databases.
+	FirstDBPort, LastDBPort int
+	Pool, DBDriver          string // see DatabaseConfig
 
 	Version string
 }

@@ -90,6 +90,9 @@ func (c *command) showDetails(e dayfly.Environment) {
 		line("last seen", e.LastSeen.Local().Format(time.DateTime))
 	}
 	line("expires", expires(e))
+	if len(e.Databases) > 0 {
+		line("databases", strings.Join(e.Databases, ", ")+" (dayfly db list --env "+e.Name+")")
+	}
 	fmt.Fprintln(c.Out)
 	rows := make([][]string, len(e.Services))
 	for i, s := range e.Services {

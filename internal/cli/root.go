@@ -108,7 +108,7 @@ stable addresses, and takes everything away when its time is over.
 	root.AddCommand(
 		c.projectCommand(), c.createCommand(), c.applyCommand(), c.checkCommand(),
 		c.listCommand(), c.detailsCommand(), c.logsCommand(), c.eventsCommand(), c.openCommand(),
-		c.extendCommand(), c.freezeCommand(), c.unfreezeCommand(), c.deleteCommand(), c.testCommand(), c.propagationCommand(), c.registerCommand(), c.routeCommand(), c.tokenCommand(), c.doctorCommand(), c.versionCommand(),
+		c.extendCommand(), c.freezeCommand(), c.unfreezeCommand(), c.deleteCommand(), c.testCommand(), c.propagationCommand(), c.registerCommand(), c.routeCommand(), c.templateCommand(), c.dbCommand(), c.tokenCommand(), c.doctorCommand(), c.versionCommand(),
 	)
 	for _, cmd := range c.serverCommands() {
 		root.AddCommand(cmd)

@@ -112,6 +112,7 @@ type serverFlags struct {
 	logSize                              int
 	maxHead, maxBody, uids, memory       string
 	maxPush                              string
+	dbPorts                              string
 	headTimeout, bodyTimeout             string
 	idleTimeout, buildTimeout            string
 	quotaBuilds, quotaCheckouts          string
@@ -160,6 +161,9 @@ func (s *serverFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&s.bodyTimeout, "body-timeout", "1m", "how long the next part of a request's body may take, where its length is known; 0s = any time")
 	f.StringVar(&s.idleTimeout, "idle-timeout", "2m", "how long a client's connection is kept between requests")
 	f.IntVar(&s.c.Limits.Connections, "max-connections", 0, "clients' connections at a time, on each of --http and --internal; further ones wait; 0 = a fifth of the files that may be open")
+	f.StringVar(&s.dbPorts, "db-ports", "15432-16431", "ports of databases: FIRST-LAST")
+	f.StringVar(&s.c.Pool, "pool", "auto", "auto = where the server is root and its folder cannot share blocks, a file is mounted to keep databases in; none = never")
+	f.StringVar(&s.c.DBDriver, "db-driver", "", "how databases are copied: btrfs, reflink, overlay or copy; empty = the best that works")
 	f.StringVar(&s.quotaBuilds, "quota-builds", "20g", "bytes of all builds; those not used for the longest time go first; 0 = no bound")
 	f.StringVar(&s.quotaCheckouts, "quota-checkouts", "10g", "bytes of all checkouts and mirrors of repositories")
 	f.StringVar(&s.quotaLogs, "quota-logs", "5g", "bytes of all logs; the oldest of what is gone go first")
@@ -191,6 +195,7 @@ func (s *serverFlags) fromVariables(f *pflag.FlagSet, getenv func(string) string
 // config reads what the flags say.
 func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, error) {
 	c := s.c
+	c.Databases = openDatabases
 	c.Version = version
 	c.LogSize = int64(s.logSize) << 20
 	c.Given = map[string]bool{}
@@ -249,6 +254,17 @@ func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, erro
 		if n, err := fmt.Sscanf(s.uids+" ", "%d-%d ", &c.FirstUser, &c.LastUser); n != 2 || err != nil || c.FirstUser < 1000 || c.LastUser < c.FirstUser || c.LastUser >= 1<<31 {
 			return c, usagef("--uids: %q is no range of ids: write FIRST-LAST, from 1000 on, such as 200000-265535", s.uids)
 		}
+	}
+	if n, err := fmt.Sscanf(s.dbPorts+" ", "%d-%d ", &c.FirstDBPort, &c.LastDBPort); n != 2 || err != nil || c.FirstDBPort < 1 || c.LastDBPort < c.FirstDBPort || c.LastDBPort > 65535 {
+		return c, usagef("--db-ports: %q is no range of ports: write FIRST-LAST, such as 15432-16431", s.dbPorts)
+	}
+	if c.Pool != "auto" && c.Pool != "none" {
+		return c, usagef("--pool: %q is none: use auto or none", c.Pool)
+	}
+	switch c.DBDriver {
+	case "", "btrfs", "reflink", "overlay", "copy":
+	default:
+		return c, usagef("--db-driver: %q is none: use btrfs, reflink, overlay or copy", c.DBDriver)
 	}
 	var head int64
 	for _, q := range []struct {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/database"
 	"github.com/dayfly-dev/dayfly/internal/registry"
 	"github.com/dayfly-dev/dayfly/internal/resolve"
 	"github.com/dayfly-dev/dayfly/internal/runner"
@@ -41,6 +42,11 @@ type Config struct {
 	Counts func() dayfly.CallCounts
 	// Routed returns when the route table has all changes up to a revision; nil = at once.
 	Routed func(ctx context.Context, revision int64) error
+	// DatabaseNode is whose databases the keeper keeps, DatabaseHost where clients reach them, and
+	// DatabaseListen what their servers bind to.
+	DatabaseNode, DatabaseHost, DatabaseListen string
+	NoDatabases                                string // why there is no keeper
+	LocalFiles                                 bool   // folders of this host may be named
 }
 
 // Resolver resolves environments and reads projects.
@@ -75,6 +81,12 @@ type Control struct {
 	now      func() time.Time
 	log      *slog.Logger
 
+	databases database.Keeper // nil = none are kept
+	portsMu   sync.Mutex
+	ports     map[int]bool // given to databases whose records are not written yet
+	loadsMu   sync.Mutex
+	loads     map[string]*load // what is being loaded here, by version
+
 	hub   hub
 	moves atomic.Int64 // how often branches have been looked at because they had moved
 
@@ -95,8 +107,10 @@ type Parts struct {
 	Resolver Resolver
 	Vault    Vault
 	Logs     Logs
-	Now      func() time.Time
-	Logger   *slog.Logger
+	// Databases keeps databases; nil = none are kept.
+	Databases database.Keeper
+	Now       func() time.Time
+	Logger    *slog.Logger
 }
 
 // New makes a Control. Run must be called for waiting and following to work.
@@ -104,6 +118,7 @@ func New(config Config, p Parts) *Control {
 	return &Control{
 		config: config, store: p.Store, cache: p.Cache, resolver: p.Resolver, vault: p.Vault, logs: p.Logs,
 		now: p.Now, log: p.Logger, hub: hub{waiters: map[string]map[chan struct{}]bool{}},
+		databases: p.Databases, ports: map[int]bool{}, loads: map[string]*load{},
 		reserved: map[string]string{}, told: map[string]told{}, hooks: map[string]time.Time{},
 		following: map[string]chan struct{}{}, seen: map[string]map[string]dayfly.Heads{},
 	}

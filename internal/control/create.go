@@ -276,10 +276,15 @@ func (c *Control) appeared(ctx context.Context, name string) (bool, error) {
 // settle resolves rec and commits ops together with the resolution, its hosts and
 // its addresses. Random addresses that somebody else took meanwhile are chosen again.
 func (c *Control) settle(ctx context.Context, w wish, rec dayfly.EnvironmentRecord, before *dayfly.Resolution, token dayfly.Secret, ops []registry.Op) error {
+	databases := c.databasesFor(rec)
+	defer func() { databases.release() }()
 	for attempt := 0; ; attempt++ {
 		chosen := map[string]bool{}
+		databases.release()
+		databases = c.databasesFor(rec)
+		databases.dry = w.dry
 		res, err := c.resolver.Resolve(ctx, resolve.Input{
-			Project: w.project, Record: rec, Repo: repoOf(w.project, rec), Heads: w.heads, Token: token,
+			Project: w.project, Record: rec, Repo: repoOf(w.project, rec), Heads: w.heads, Token: token, Database: databases.want,
 			Credential: cmp.Or(rec.Credential, w.project.Credential), Previous: before,
 			Address: func() (string, error) { return c.freeAddress(chosen) }, Environment: c.look, Registered: c.registered(w.project.Name),
 		})
@@ -293,7 +298,7 @@ func (c *Control) settle(ctx context.Context, w wish, rec dayfly.EnvironmentReco
 		if err != nil || w.dry {
 			return err
 		}
-		all := append(slices.Clone(ops), claims...)
+		all := append(slices.Clone(ops), append(claims, databases.all()...)...)
 		err = c.commit(ctx, append(all, registry.Put(registry.Resolutions, rec.Spec.Name, *res))...)
 		var conflict *registry.Conflict
 		switch {
@@ -302,6 +307,11 @@ func (c *Control) settle(ctx context.Context, w wish, rec dayfly.EnvironmentReco
 		case !errors.As(err, &conflict):
 			return err
 		case conflict.Kind == registry.Addresses.Name() && attempt < 5:
+			continue
+		case (conflict.Kind == registry.Templates.Name() || conflict.Kind == registry.Databases.Name()) && attempt < 5:
+			if err := c.templatesNow(ctx, conflict); err != nil {
+				return err
+			}
 			continue
 		case conflict.Kind == registry.Hosts.Name():
 			return c.hostTaken(conflict.Key)
@@ -442,8 +452,10 @@ func (c *Control) refresh(ctx context.Context, name string, heads map[string]day
 	}
 	token := c.tokenOf(own, p)
 	chosen := map[string]bool{}
+	databases := c.databasesFor(rec.Value)
+	defer databases.release()
 	res, err := c.resolver.Resolve(ctx, resolve.Input{
-		Project: p, Record: rec.Value, Repo: repoOf(p, rec.Value), Heads: heads, Token: token,
+		Project: p, Record: rec.Value, Repo: repoOf(p, rec.Value), Heads: heads, Token: token, Database: databases.want,
 		Credential: cmp.Or(rec.Value.Credential, p.Credential), Previous: previous,
 		Address: func() (string, error) { return c.freeAddress(chosen) }, Environment: c.look, Registered: c.registered(p.Name),
 	})
@@ -465,7 +477,7 @@ func (c *Control) refresh(ctx context.Context, name string, heads map[string]day
 	if err != nil {
 		return err
 	}
-	return c.commit(ctx, append(claims,
+	return c.commit(ctx, append(append(claims, databases.all()...),
 		registry.Update(registry.Environments, name, changed, rec.Revision),
 		registry.Update(registry.Resolutions, name, *res, before.Revision))...)
 }
@@ -569,6 +581,9 @@ func (c *Control) MayBeThere(name string) bool {
 	rec, res, ok := c.look(name)
 	if !ok || res == nil {
 		return false
+	}
+	if c.templateMayBeThere(res) {
+		return true
 	}
 	registered := c.registered(rec.Spec.Project)
 	return slices.ContainsFunc(res.Missing, func(m dayfly.Need) bool {

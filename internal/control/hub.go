@@ -62,6 +62,7 @@ func (c *Control) Run(ctx context.Context) {
 	changes := c.cache.Changes(ctx)
 	c.hub.tellAll() // of what changed since they looked and before changes began
 	for change := range changes {
+		c.tellDatabases(change)
 		switch change.Kind {
 		case registry.Environments.Name(), registry.Resolutions.Name(), registry.Releases.Name():
 			c.hub.tell(change.Key)

@@ -51,6 +51,7 @@ type Wanted struct {
 	Version    string
 	DependsOn  map[string]dayfly.Condition
 	Replicas   int
+	Waits      string // for what is no service, such as a database; "" = for nothing
 }
 
 // Existing is a deployment that has a record.
@@ -193,6 +194,9 @@ func takeAway(in Input) Plan {
 
 // unmet gives the first reason, in the order of names, why w cannot start yet.
 func unmet(w Wanted, byService map[string]Wanted, existing map[string]Existing, serving release.State) string {
+	if w.Waits != "" {
+		return w.Waits
+	}
 	names := make([]string, 0, len(w.DependsOn))
 	for name := range w.DependsOn {
 		names = append(names, name)

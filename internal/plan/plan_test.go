@@ -61,6 +61,14 @@ wait    api: its new deployment is not ready
 `,
 		},
 		{
+			name: "who waits for what is no service is built and not started",
+			in:   plan.Input{Wanted: []plan.Wanted{{Service: "web", Deployment: "w1", Version: "w1", Replicas: 1, Waits: "waits for the database"}}},
+			want: `
+create  web w1: wanted by the resolved state
+wait    web: waits for the database
+`,
+		},
+		{
 			name: "a dependency that is healthy gets its traffic before the dependant starts",
 			in: plan.Input{
 				Wanted:   []plan.Wanted{wanted("api", "a1"), wanted("web", "w1", "api")},

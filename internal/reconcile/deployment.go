@@ -36,6 +36,11 @@ func (r *Reconciler) deployment(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	if d.Value.Retiring == nil {
+		if d.Value, err = r.revealed(d.Value); err != nil {
+			return err
+		}
+	}
 	if d.Value.Retiring != nil {
 		if r.busy(id, "remove") {
 			return nil

@@ -23,6 +23,9 @@ func (r *Reconciler) environment(ctx context.Context, name string) error {
 	r.tellPhase(ctx, state)
 	input, fresh := r.planInput(state)
 	p := plan.Make(input)
+	if left, err := r.databasesLeft(ctx, rec, p); left || err != nil {
+		return err
+	}
 	if p.Empty() {
 		return nil
 	}
@@ -68,9 +71,10 @@ func (r *Reconciler) planInput(state status.Input) (plan.Input, map[string]dayfl
 			}
 		}
 		fresh[d.ID] = d
+		_, waits := status.WaitsFor(state, rs)
 		in.Wanted = append(in.Wanted, plan.Wanted{
 			Service: rs.Name, Deployment: d.ID, Version: rs.Commit,
-			DependsOn: rs.Definition.DependsOn, Replicas: max(1, rs.Definition.Scale.Min),
+			DependsOn: rs.Definition.DependsOn, Replicas: max(1, rs.Definition.Scale.Min), Waits: waits,
 		})
 	}
 	return in, fresh

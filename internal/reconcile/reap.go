@@ -37,13 +37,19 @@ func (r *Reconciler) expireLoop(ctx context.Context) {
 		for _, name := range ended {
 			r.Logger.Info("environment expired", "environment", name)
 		}
+		r.expireDatabases(ctx)
 	})
 }
 
-// firstDue is when the first environment expires; zero = none does.
+// firstDue is when the first environment, or database, expires; zero = none does.
 func (r *Reconciler) firstDue() (due time.Time) {
 	for e := range registry.Expiring(r.Cache) {
 		return *e.Value.ExpiresAt
+	}
+	for d := range registry.All(r.Cache, registry.Databases) {
+		if at := d.Value.ExpiresAt; at != nil && !d.Value.Deleting && (due.IsZero() || at.Before(due)) {
+			due = *at
+		}
 	}
 	return due
 }
@@ -122,11 +128,13 @@ func (r *Reconciler) sweepLoop(ctx context.Context) {
 	})
 }
 
-// known says whether the state knows a deployment, or keeps its logs.
+// known says whether the state knows a deployment, a database or a version of a template, or keeps logs of it.
 func (r *Reconciler) known(id string) bool {
 	_, wanted := registry.Lookup(r.Cache, registry.Deployments, id)
 	_, kept := registry.Lookup(r.Cache, registry.Retired, id)
-	return wanted || kept
+	_, isDatabase := registry.DatabaseByID(r.Cache, id)
+	_, isVersion := registry.Lookup(r.Cache, registry.TemplateVersions, id)
+	return wanted || kept || isDatabase || isVersion
 }
 
 // Leftovers gives what was last noticed on this host and belongs to nothing.

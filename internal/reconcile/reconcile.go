@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/database"
 	"github.com/dayfly-dev/dayfly/internal/registry"
 	"github.com/dayfly-dev/dayfly/internal/runner"
 )
@@ -51,6 +52,9 @@ type Parts struct {
 	Runner runner.Runner
 	Asked  Asked
 	News   News
+	// Keeper keeps the databases of this node, which are Owner's; nil = there are none.
+	Keeper database.Keeper
+	Owner  DatabaseOwner
 	// Sweepers are called one after the other, by one goroutine.
 	Sweepers []Sweeper
 	Now      func() time.Time
@@ -73,6 +77,7 @@ type Reconciler struct {
 	Parts
 	environments *worker
 	deployments  *worker
+	kept         *databases // nil = there are none
 
 	mu      sync.Mutex
 	orphans map[string]time.Time    // since when a deployment without a record is known
@@ -89,6 +94,9 @@ func New(config Config, parts Parts) *Reconciler {
 	r := &Reconciler{Config: config, Parts: parts, orphans: map[string]time.Time{}, jobs: map[string]*job{}, phases: map[string]dayfly.Phase{}}
 	r.environments = newWorker("environment", r.environment, parts.Logger)
 	r.deployments = newWorker("deployment", r.deployment, parts.Logger)
+	if r.Keeper != nil {
+		r.kept = newDatabases(r)
+	}
 	return r
 }
 
@@ -98,6 +106,9 @@ func (r *Reconciler) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { r.watch(ctx) })
 	all.Go(func() { r.sweepLoop(ctx) })
+	if r.kept != nil {
+		all.Go(func() { r.kept.run(ctx) })
+	}
 	if r.home() != "" {
 		all.Go(func() { r.keep(ctx) })
 	}
@@ -194,7 +205,9 @@ func (r *Reconciler) watch(ctx context.Context) {
 	for d := range registry.All(r.Cache, registry.Deployments) {
 		note(d.Value)
 	}
+	databases := r.databaseChanges()
 	for c := range r.Cache.Changes(ctx) {
+		databases.pass(c)
 		switch c.Kind {
 		case registry.Environments.Name(), registry.Resolutions.Name(), registry.Releases.Name():
 			r.environments.add(c.Key)

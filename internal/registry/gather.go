@@ -32,6 +32,14 @@ func Gather(cache *Cache, r Record[dayfly.EnvironmentRecord]) status.Input {
 		}
 	}
 	if in.Resolution != nil {
+		for _, db := range in.Resolution.Databases {
+			if st, ok := Lookup(cache, DatabaseStatuses, db.ID); ok {
+				if in.Databases == nil {
+					in.Databases = map[string]dayfly.DatabaseStatus{}
+				}
+				in.Databases[db.ID] = st.Value
+			}
+		}
 		for _, rs := range in.Resolution.Services {
 			if rs.From != dayfly.FromRegistered {
 				continue

@@ -165,12 +165,29 @@ var (
 		indexes: map[string]func(dayfly.Route) string{
 			byHost: func(r dayfly.Route) string { return r.Host },
 		}}
+	Databases = Kind[dayfly.DatabaseRecord]{name: "database", // name
+		indexes: map[string]func(dayfly.DatabaseRecord) string{
+			byID:       func(d dayfly.DatabaseRecord) string { return d.ID },
+			byOwner:    func(d dayfly.DatabaseRecord) string { return d.Owner },
+			byVersion:  func(d dayfly.DatabaseRecord) string { return d.Version },
+			byTemplate: func(d dayfly.DatabaseRecord) string { return d.Template },
+		}}
+	DatabaseStatuses = Kind[dayfly.DatabaseStatus]{name: "database-status"} // id of the database
+	Templates        = Kind[dayfly.TemplateRecord]{name: "template",        // name
+		indexes: map[string]func(dayfly.TemplateRecord) string{
+			byID: func(t dayfly.TemplateRecord) string { return t.ID },
+		}}
+	TemplateVersions = Kind[dayfly.TemplateVersion]{name: "template-version", // id
+		indexes: map[string]func(dayfly.TemplateVersion) string{
+			byTemplate: func(v dayfly.TemplateVersion) string { return v.Template },
+		}}
 )
 
 // kinds are those that caches hold.
 func kinds() []anyKind {
 	return []anyKind{Projects, Environments, Resolutions, Releases, Deployments, Observed,
-		Hosts, Addresses, Nodes, Credentials, Tokens, Ended, Retired, Dismissed, ExpiredFiles, Registrations, Routes}
+		Hosts, Addresses, Nodes, Credentials, Tokens, Ended, Retired, Dismissed, ExpiredFiles, Registrations, Routes,
+		Databases, DatabaseStatuses, Templates, TemplateVersions}
 }
 
 const (
@@ -188,6 +205,8 @@ const (
 	byRegistered  = "registered"
 	byMissing     = "missing"
 	byExpiry      = "expiry"
+	byVersion     = "version"
+	byTemplate    = "template"
 )
 
 // storedProject adds what the API does not show.
@@ -363,6 +382,36 @@ func RetiredOf(c *Cache, environment string) iter.Seq[Record[RetiredDeployment]]
 // EndedNamed gives the environments of this name that are gone.
 func EndedNamed(c *Cache, name string) iter.Seq[Record[EndedEnvironment]] {
 	return selectBy(c, Ended, byName, name)
+}
+
+// DatabaseByID finds a database by its id.
+func DatabaseByID(c *Cache, id string) (Record[dayfly.DatabaseRecord], bool) {
+	return first(selectBy(c, Databases, byID, id))
+}
+
+// DatabasesOf gives the databases of an environment, by its id, in the order of their names.
+func DatabasesOf(c *Cache, environment string) iter.Seq[Record[dayfly.DatabaseRecord]] {
+	return selectBy(c, Databases, byOwner, environment)
+}
+
+// DatabasesFromVersion gives the databases that are copies of a version of a template, or copies of these.
+func DatabasesFromVersion(c *Cache, version string) iter.Seq[Record[dayfly.DatabaseRecord]] {
+	return selectBy(c, Databases, byVersion, version)
+}
+
+// DatabasesFromTemplate gives the databases that were made from a template, by its name.
+func DatabasesFromTemplate(c *Cache, template string) iter.Seq[Record[dayfly.DatabaseRecord]] {
+	return selectBy(c, Databases, byTemplate, template)
+}
+
+// TemplateByID finds a template by its id.
+func TemplateByID(c *Cache, id string) (Record[dayfly.TemplateRecord], bool) {
+	return first(selectBy(c, Templates, byID, id))
+}
+
+// VersionsOf gives the versions of a template, by its name.
+func VersionsOf(c *Cache, template string) iter.Seq[Record[dayfly.TemplateVersion]] {
+	return selectBy(c, TemplateVersions, byTemplate, template)
 }
 
 func first[T any](records iter.Seq[Record[T]]) (Record[T], bool) {

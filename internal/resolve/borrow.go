@@ -125,6 +125,8 @@ func (s *session) decide(ctx context.Context, c *choice, def dayfly.Definition, 
 		private = "it says own: true"
 	case len(def.Volumes) > 0:
 		private = "it has a volume of its own"
+	case len(s.project.DatabasesOf(c.name)) > 0:
+		private = "it has a database of its own"
 	case len(c.ask.Variables) > 0:
 		private = "it has variables of its own"
 	}
@@ -298,7 +300,7 @@ func external(ask dayfly.ServiceSpec) *choice {
 func (s *session) defineShared(c *choice) (def dayfly.Definition, vars map[string]string, err error) {
 	name := s.in.Project.Baseline
 	other, self := *s, &choice{name: c.name, commit: c.commit, raw: c.raw}
-	other.spec.Name = name
+	other.spec.Name, other.databases = name, nil
 	var all []*choice
 	if _, res, ok := s.lookup(name); ok && res != nil {
 		for _, rs := range res.Services {

@@ -86,13 +86,15 @@ type Input struct {
 	Registered func(service, version string) bool
 	// Address gives a free loopback address for SERVICE_URL.
 	Address func() (string, error)
+	// Database gives the environment's databases; nil = there are none.
+	Database Databases
 }
 
 // Resolve looks up the commits of every service, reads their definitions there
 // and gives them names, addresses and variables. All that is wrong with the files
 // comes at once, as dayfly.CodeInvalid.
 func (r *Resolver) Resolve(ctx context.Context, in Input) (*dayfly.Resolution, error) {
-	s := &session{Resolver: r, memory: memoryOf(ctx), in: in, spec: in.Record.Spec, files: map[string]*spec.Project{}, known: map[string]map[string]string{}}
+	s := &session{Resolver: r, memory: memoryOf(ctx), in: in, spec: in.Record.Spec, files: map[string]*spec.Project{}, known: map[string]map[string]string{}, databases: map[string]string{}}
 	from, err := s.findBase()
 	if err != nil {
 		return nil, err
@@ -101,7 +103,7 @@ func (r *Resolver) Resolve(ctx context.Context, in Input) (*dayfly.Resolution, e
 	if err != nil {
 		return nil, err
 	}
-	res := &dayfly.Resolution{Format: dayfly.Format, Environment: in.Record.ID, ResolvedAt: r.Now(), Missing: s.missing}
+	res := &dayfly.Resolution{Format: dayfly.Format, Environment: in.Record.ID, ResolvedAt: r.Now(), Missing: s.missing, Databases: s.resolved}
 	if from != nil {
 		res.Base = from.name
 	}
@@ -151,8 +153,11 @@ func (r *Resolver) Resolve(ctx context.Context, in Input) (*dayfly.Resolution, e
 		}
 		res.Services = append(res.Services, dayfly.ResolvedService{
 			Name: c.name, From: c.from, Reason: c.reason, Replaces: s.replaces(c), Version: c.version, Repo: c.repo, Commit: c.commit,
-			Credential: s.credentialFor(c.repo), Definition: &def, Variables: vars, Hash: hash(def, vars), Address: c.address, Hosts: c.hosts,
+			Credential: s.credentialFor(c.repo), Definition: &def, Variables: vars, Hash: hash(def, vars), Address: c.address, Hosts: c.hosts, Databases: s.startsAfter(c),
 		})
+	}
+	if err := s.migrations(res, chosen); err != nil {
+		return nil, err
 	}
 	if err := runnable(res); err != nil {
 		return nil, err
@@ -184,6 +189,11 @@ type session struct {
 
 	known   map[string]map[string]string // objects by path, by repository and commit
 	missing []dayfly.Need
+
+	project   *spec.Project     // of the environment's own commit
+	home      choice            // that commit
+	databases map[string]string // addresses by name
+	resolved  []dayfly.ResolvedDatabase
 }
 
 // choose decides which services the environment has and at which commits.
@@ -197,9 +207,7 @@ func (s *session) choose(ctx context.Context, from *base) ([]*choice, error) {
 	if err != nil {
 		return nil, err
 	}
-	if names := file.Databases(); len(names) > 0 {
-		return nil, dayfly.Invalid(dayfly.Problem{Field: "x-dayfly.databases", Message: "databases on demand are not built yet: run " + strings.Join(names, ", ") + " yourself and set the address as a variable"})
-	}
+	s.project, s.home = file, choice{repo: repo, commit: commit, version: branch}
 	asks := map[string]dayfly.ServiceSpec{}
 	var problems []dayfly.Problem
 	var chosen []*choice
@@ -238,6 +246,9 @@ func (s *session) choose(ctx context.Context, from *base) ([]*choice, error) {
 		asks[a.Name] = a
 	}
 	for _, name := range s.spec.Only {
+		if slices.ContainsFunc(file.Databases(), func(d dayfly.DatabaseDefinition) bool { return d.Name == name }) {
+			continue // it comes with whoever uses it
+		}
 		if !slices.Contains(file.Services(), name) && !elsewhere[name] {
 			problems = append(problems, unknownService("only", name, file))
 		}
@@ -293,6 +304,9 @@ func (s *session) choose(ctx context.Context, from *base) ([]*choice, error) {
 		if c.from == "" {
 			c.from = dayfly.FromOwn // a test
 		}
+	}
+	if err := s.resolveDatabases(ctx, file, chosen); err != nil {
+		return nil, err
 	}
 	if from != nil && from.res == nil {
 		s.miss(from, dayfly.ServiceSpec{}, nil, "there is no environment "+from.name+" yet, from which the others would be borrowed: create it")
@@ -669,6 +683,7 @@ func (s *session) address(c *choice, chosen []*choice) map[string]string {
 			vars[name+"_URL"] = fmt.Sprintf("http://%s:%d", other.address, port)
 		}
 	}
+	s.databaseVariables(c, vars)
 	return vars
 }
 

@@ -374,11 +374,6 @@ func TestServicesThatDoNotExistAreAllNamedAtOnce(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotBuiltYetIsRefusedAndSaysWhatToDo(t *testing.T) {
-	s := newShelf(t).put(shop, "c1", map[string]string{"compose.yaml": "x-dayfly: {databases: {db: {}}}\nservices: {web: {x-dayfly: {process: {run: ./web}}}}\n"}, "main")
-	s.refuse(wish{}, dayfly.CodeInvalid, "databases", "not built yet", "db", "variable")
-}
-
 func TestServicesWithoutACommandAreAllNamedUnlessTheyAreLeftOut(t *testing.T) {
 	s := newShelf(t).put(shop, "c1", map[string]string{"compose.yaml": `services:
   web: {ports: ["80"], x-dayfly: {process: {run: ./web}}}

@@ -187,6 +187,9 @@ func (p *Project) awaited(name string) bool {
 func (p *Project) needs(name string) map[string]dayfly.Condition {
 	needs := map[string]dayfly.Condition{}
 	for other, dep := range mapping(p.service(name)["depends_on"]) {
+		if p.isDatabase(other) {
+			continue // it is there before any service is started
+		}
 		if required, ok := mapping(dep)["required"].(bool); ok && !required && !slices.Contains(p.order, other) {
 			continue
 		}
@@ -211,8 +214,13 @@ func (p *Project) check() {
 			bad(nil, "%v", err)
 		}
 		s, x := p.service(name), p.extend[name]
-		if !x.process && s["image"] == nil && s["build"] == nil && x.repo == "" && !slices.Contains(p.extension.Databases, name) {
+		if !x.process && s["image"] == nil && s["build"] == nil && x.repo == "" {
 			bad(nil, "has nothing to run: add x-dayfly.process, build or image")
+		}
+		for _, db := range x.databases {
+			if !p.isDatabase(db) {
+				bad([]string{"x-dayfly", "databases"}, "there is no database %q: add it to x-dayfly.databases of the project", db)
+			}
 		}
 		for _, dep := range slices.Sorted(maps.Keys(p.needs(name))) {
 			switch {

@@ -19,7 +19,7 @@ x-dayfly:
   baseline: production
   branches: ["*", "!dependabot/*"]
   databases:
-    db: {template: shop, fixtures: db/fixtures.sql, renew: 1d, migrate: make migrate}
+    db: {template: shop, fixtures: db/fixtures.sql, renew: true, migrate: make migrate}
     cache:
 x-anything: {goes: here}
 services:
@@ -60,6 +60,8 @@ services:
   smoke: {x-dayfly: {test: true, process: {run: bin/smoke}}}
 networks: {n: }
 volumes: {data: , more: {}}
+-- db/fixtures.sql --
+INSERT
 `
 
 func TestEveryKeyArrivesInTheDefinition(t *testing.T) {
@@ -68,13 +70,17 @@ func TestEveryKeyArrivesInTheDefinition(t *testing.T) {
 		t.Errorf("%q %q %v %q", p.Name, p.File, p.Keep(), p.Baseline())
 	}
 	for what, got := range map[string][2][]string{
-		"services":  {p.Services(), {"backend", "frontend", "migrate", "smoke"}},
-		"branches":  {p.Branches(), {"*", "!dependabot/*"}},
-		"databases": {p.Databases(), {"db", "cache"}},
+		"services": {p.Services(), {"backend", "frontend", "migrate", "smoke"}},
+		"branches": {p.Branches(), {"*", "!dependabot/*"}},
 	} {
 		if !slices.Equal(got[0], got[1]) {
 			t.Errorf("%s: %q, want %q", what, got[0], got[1])
 		}
+	}
+	if want := []dayfly.DatabaseDefinition{
+		{Name: "db", Template: "shop", Fixtures: "db/fixtures.sql", Renew: true, Migrate: dayfly.Command{"make", "migrate"}}, {Name: "cache"},
+	}; !reflect.DeepEqual(p.Databases(), want) || string(p.Fixtures("db")) != "INSERT\n" || p.Fixtures("cache") != nil {
+		t.Errorf("databases %+v, fixtures %q", p.Databases(), p.Fixtures("db"))
 	}
 	if b := p.Branches(); !b.Match("feature/x") || b.Match("dependabot/go") {
 		t.Errorf("%q are not understood", b)

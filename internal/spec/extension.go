@@ -15,7 +15,7 @@ type extension struct {
 	Keep      dayfly.Duration
 	Baseline  string
 	Branches  dayfly.BranchPatterns
-	Databases []string
+	Databases []dayfly.DatabaseDefinition
 }
 
 // extend is x-dayfly of one service, laid over what Compose says.
@@ -31,6 +31,7 @@ type extend struct {
 	paths     []string
 	repo      string
 	own, test bool
+	databases []string // that it uses; nil = it does not say
 	protocol  dayfly.Protocol
 	scale     *dayfly.Scale
 	release   dayfly.ReleaseDefinition
@@ -47,16 +48,7 @@ func (d *document) top(n *yaml.Node) extension {
 	x.Keep = d.life(get(n, "keep"), f+".keep")
 	x.Baseline = d.text(get(n, "baseline"), f+".baseline")
 	x.Branches = d.branches(get(n, "branches"), f+".branches")
-	databases := get(n, "databases")
-	if databases != nil && databases.Kind != yaml.MappingNode {
-		d.bad(databases, f+".databases", "has to be a mapping of names to their settings")
-	}
-	for _, p := range pairs(databases) {
-		if p.value.ShortTag() != "!!null" {
-			d.known(p.value, f+".databases."+p.key.Value, "template", "fixtures", "renew", "migrate")
-		}
-		x.Databases = append(x.Databases, p.key.Value)
-	}
+	x.Databases = d.databases(get(n, "databases"), f+".databases")
 	return x
 }
 
@@ -85,7 +77,7 @@ func (d *document) service(n *yaml.Node, f string) extend {
 	if n == nil {
 		return x
 	}
-	d.known(n, f, "route", "process", "health", "paths", "repo", "own", "test", "protocol", "scale", "release")
+	d.known(n, f, "route", "process", "health", "paths", "repo", "own", "test", "protocol", "scale", "release", "databases")
 	if p := get(n, "process"); p != nil {
 		d.process(p, f+".process", &x)
 	}
@@ -103,6 +95,9 @@ func (d *document) service(n *yaml.Node, f string) extend {
 	}
 	x.repo = d.text(get(n, "repo"), f+".repo")
 	x.own = d.boolean(get(n, "own"), f+".own")
+	if n := get(n, "databases"); n != nil {
+		x.databases = append([]string{}, d.texts(n, f+".databases")...)
+	}
 	x.test = d.boolean(get(n, "test"), f+".test")
 	if p := get(n, "protocol"); p != nil {
 		switch x.protocol = dayfly.Protocol(d.text(p, f+".protocol")); x.protocol {

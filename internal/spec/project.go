@@ -36,6 +36,8 @@ type Project struct {
 	extension extension
 	order     []string
 
+	fixtures map[string][]byte // by database
+
 	definitions map[string]dayfly.Definition // of a Procfile
 
 	// Of a Compose file: the model before interpolation, and what turns it into definitions.
@@ -145,12 +147,16 @@ func compose(root *os.Root, dir, name string, data []byte) (*Project, error) {
 		if p.extend[s], err = p.extendOf(s); err != nil {
 			return nil, err
 		}
+		if p.isDatabase(s) {
+			continue
+		}
 		// A service of a profile is one that people start by hand.
 		if len(list(p.service(s)["profiles"])) == 0 || p.extend[s].test {
 			p.order = append(p.order, s)
 			p.readEnvFiles(s)
 		}
 	}
+	p.readFixtures(root)
 	p.check()
 	if err := t.problems().err(); err != nil {
 		return nil, err
@@ -246,9 +252,6 @@ func survive(err *error) {
 
 // Services gives the names of the services in order.
 func (p *Project) Services() []string { return p.order }
-
-// Databases gives the names of the databases on demand.
-func (p *Project) Databases() []string { return p.extension.Databases }
 
 // Keep is the default life of the project's environments; 0 = none is given.
 func (p *Project) Keep() dayfly.Duration { return p.extension.Keep }

@@ -24,6 +24,8 @@ type Input struct {
 	URL         func(host string) string
 	// Lenders are the environments from which this one borrows, by name.
 	Lenders map[string]Input
+	// Databases are those of the environment as they are observed, by id.
+	Databases map[string]dayfly.DatabaseStatus
 	// Pool is how many instances of a version have registered themselves, by service of those that are
 	// provided so.
 	Pool map[string]int
@@ -59,12 +61,16 @@ func View(in Input) dayfly.Environment {
 		}
 	}
 	counts := map[dayfly.Phase]int{}
+	databases := 0
 	reachable := false // what the public meets first serves
 	for _, rs := range in.Resolution.Services {
 		if rs.Definition.Test {
 			continue
 		}
 		s := service(in, rs)
+		if name, why := WaitsFor(in, rs); name != "" && s.Instances == 0 && (s.Phase == dayfly.PhasePending || s.Phase == dayfly.PhaseStarting) {
+			s.Phase, s.WaitsFor, s.Message = dayfly.PhasePending, name, why
+		}
 		if over, ok := registered(in.Registered, rs.Name); ok {
 			over.Env = in.Record.Spec.Name
 			s = over
@@ -80,10 +86,27 @@ func View(in Input) dayfly.Environment {
 		if len(rs.Definition.Routes) > 0 && s.Instances > 0 {
 			reachable = true
 		}
-		if s.Message != "" {
+		if s.Message != "" && s.WaitsFor == "" {
 			say(s.Name + ": " + s.Message)
 		}
 		env.Services = append(env.Services, s)
+	}
+	for _, db := range in.Resolution.Databases {
+		env.Databases = append(env.Databases, db.Name)
+		if db.ID == "" {
+			continue // it is among what is missing
+		}
+		switch st := in.Databases[db.ID]; st.Phase {
+		case dayfly.DatabaseReady:
+			counts[dayfly.PhaseReady]++
+		case dayfly.DatabaseFailed:
+			counts[dayfly.PhaseFailed]++
+			say("database " + db.Name + ": " + st.Message)
+		default:
+			counts[dayfly.PhaseStarting]++
+			say("database " + db.Name + " is being made")
+		}
+		databases++
 	}
 	for _, m := range in.Resolution.Missing {
 		env.Missing = append(env.Missing, m.Missing)
@@ -98,7 +121,7 @@ func View(in Input) dayfly.Environment {
 		counts[s.Phase]++
 		env.Services = append(env.Services, s)
 	}
-	env.Phase = overall(counts, len(env.Services)+len(env.Missing), reachable)
+	env.Phase = overall(counts, len(env.Services)+len(env.Missing)+databases, reachable)
 	if in.Resolution.Problem != "" || rec.Problem != "" {
 		say(in.Resolution.Problem)
 		say(rec.Problem)
@@ -175,6 +198,24 @@ func service(in Input, rs dayfly.ResolvedService) dayfly.EnvironmentService {
 		}
 	}
 	return s
+}
+
+// WaitsFor gives the first database without which a service of an environment is not started, and what
+// it waits for; "" = all are there.
+func WaitsFor(in Input, rs dayfly.ResolvedService) (name, why string) {
+	if in.Resolution == nil {
+		return "", ""
+	}
+	for _, db := range in.Resolution.Databases {
+		switch {
+		case !slices.Contains(rs.Databases, db.Name):
+		case db.ID == "":
+			return db.Name, "waits for the database " + db.Name + ": " + db.Waiting
+		case in.Databases[db.ID].Phase != dayfly.DatabaseReady:
+			return db.Name, "waits until the database " + db.Name + " takes connections"
+		}
+	}
+	return "", ""
 }
 
 // borrowed computes a service that another environment has, as that has it now.

@@ -152,7 +152,7 @@ func TestEndpointsOutsideOfTheOpenAPIDocumentAnswer(t *testing.T) {
 // objects are what the API answers, by the titles of docs/api.md.
 var objects = map[string]any{
 	"Project": dayfly.Project{}, "Environment": dayfly.Environment{}, "Spec": dayfly.EnvironmentSpec{}, "Event": dayfly.Event{}, "Line": dayfly.LogLine{},
-	"Test run": dayfly.TestRun{}, "Service": dayfly.ServiceInfo{}, "Instance": dayfly.InstanceInfo{}, "Token": dayfly.Token{}, "Errors": api.Problem{},
+	"Test run": dayfly.TestRun{}, "Service": dayfly.ServiceInfo{}, "Instance": dayfly.InstanceInfo{}, "Token": dayfly.Token{}, "Database": dayfly.Database{}, "Template": dayfly.Template{}, "Errors": api.Problem{},
 }
 
 // fields gives the names in JSON of all fields of a type and of the types within.
@@ -211,7 +211,7 @@ func TestExamplesOfObjectsAreObjectsOfTheAPI(t *testing.T) {
 
 func TestEveryPhaseAndKindIsDescribed(t *testing.T) {
 	text := readPage(t, "docs/api.md").text
-	for _, prefix := range []string{"Phase", "Instance", "Event", "From"} {
+	for _, prefix := range []string{"Phase", "Instance", "Event", "From", "Database", "Template", "Source"} {
 		values := constants(t, prefix)
 		if len(values) == 0 {
 			t.Errorf("there are no constants %s…", prefix)

@@ -23,8 +23,13 @@ func Handler(c *Control) http.Handler {
 	return api.New(api.Config{Control: c, Version: "v1.2.3", Hosts: []string{"dayfly.example.org"}, Doctor: c.doctor, Retire: c.retire, Logger: slog.New(slog.DiscardHandler)})
 }
 
+// DatabaseControl is the part of api.Control that is about databases.
+type DatabaseControl = api.Databases
+
 // Control implements api.Control in memory. The zero value is empty and can be used.
 type Control struct {
+	// DatabaseControl is what tests of databases bring along.
+	DatabaseControl
 	// OnCreate is called with an environment that was just asked for and not seen by
 	// anybody else yet.
 	OnCreate func(*dayfly.Environment)

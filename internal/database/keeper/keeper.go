@@ -63,6 +63,7 @@ type Keeper struct {
 	clones    map[string]*clone
 	noticed   map[string]time.Time // leftovers
 	nextPort  int
+	loading   int // templates that are being loaded
 }
 
 var _ database.Keeper = (*Keeper)(nil)
@@ -154,6 +155,7 @@ func Open(ctx context.Context, o Options) (*Keeper, error) {
 		}
 	}
 	k.tasks.Go(k.measure)
+	k.tasks.Go(k.grow)
 	return k, nil
 }
 
@@ -246,7 +248,13 @@ func (k *Keeper) Load(ctx context.Context, l database.Load) (_ database.Template
 		return database.Template{}, err
 	}
 	crash.Point("template.created")
+	k.mu.Lock()
+	k.loading++
+	k.mu.Unlock()
 	t, err := k.o.Engine.Load(ctx, path, l)
+	k.mu.Lock()
+	k.loading--
+	k.mu.Unlock()
 	if err != nil {
 		return database.Template{}, err
 	}

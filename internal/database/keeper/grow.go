@@ -1,0 +1,38 @@
+package keeper
+
+import (
+	"time"
+
+	"github.com/dayfly-dev/dayfly/internal/database/snapshot"
+)
+
+// growEvery is how often room is made for clones that write; a template that is loaded writes faster.
+const growEvery = 10 * time.Second
+
+// grow sees to it that there is room to write, where the Cloner's room has to be seen to.
+func (k *Keeper) grow() {
+	grower, ok := k.o.Cloner.(snapshot.Grower)
+	if !ok {
+		return
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var last time.Time
+	for {
+		select {
+		case <-k.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		k.mu.Lock()
+		busy := k.loading > 0 || len(k.clones) > 0 && time.Since(last) >= growEvery
+		k.mu.Unlock()
+		if !busy {
+			continue
+		}
+		last = time.Now()
+		if err := grower.Grow(k.ctx); err != nil && k.ctx.Err() == nil {
+			k.o.Logger.Warn("no more room can be made for databases: delete some, or free room on the disk", "error", err)
+		}
+	}
+}
