@@ -21,7 +21,6 @@ import (
 
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/api/client"
-	"github.com/dayfly-dev/dayfly/internal/database"
 	"github.com/dayfly-dev/dayfly/internal/database/fake"
 )
 

@@ -15,7 +15,6 @@ import (
 	"github.com/dayfly-dev/dayfly/internal/api/client"
 	"github.com/dayfly-dev/dayfly/internal/app"
 	"github.com/dayfly-dev/dayfly/internal/cli"
-	"github.com/dayfly-dev/dayfly/internal/database"
 	"github.com/dayfly-dev/dayfly/internal/database/fake"
 )
 
@@ -26,7 +25,7 @@ func withDatabases(t *testing.T) (*shell, *fake.Host) {
 	a, err := app.New(app.Config{
 		Data: filepath.Join(t.TempDir(), "data"), Listen: "127.0.0.1:0", Domain: "localhost", NamePattern: "{project}-{branch}", HostPattern: "{service}-{env}",
 		Runner: "local", Advertise: "127.0.0.1", Poll: time.Minute, KeepLogs: time.Hour, Keep: dayfly.Duration(time.Hour), MaxKeep: dayfly.Duration(2 * time.Hour), Version: "test",
-		Databases: func(context.Context, app.DatabaseConfig) (database.Keeper, error) { return fake.New(host), nil },
+		Databases: func(context.Context, app.DatabaseConfig) (app.Databases, error) { return fake.New(host), nil },
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

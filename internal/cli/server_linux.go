@@ -71,7 +71,7 @@ Every flag can also be given as a variable: --keep-logs as DAYFLY_KEEP_LOGS.
 			if err != nil {
 				return err
 			}
-			config.Holder, config.Hook = []string{"/proc/self/exe", hold}, hook
+			config.Holder, config.Hook, config.Databases = []string{"/proc/self/exe", hold}, hook, openDatabases
 			return c.serve(cmd.Context(), config, f.logLevel)
 		},
 	}
@@ -195,7 +195,6 @@ func (s *serverFlags) fromVariables(f *pflag.FlagSet, getenv func(string) string
 // config reads what the flags say.
 func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, error) {
 	c := s.c
-	c.Databases = openDatabases
 	c.Version = version
 	c.LogSize = int64(s.logSize) << 20
 	c.Given = map[string]bool{}
