@@ -127,7 +127,7 @@ func (c *Control) createHosted(ctx context.Context, name string) (dayfly.Project
 	if there.Value.Repo != "" {
 		return dayfly.Project{}, false, dayfly.Errorf(dayfly.CodeConflict, "project %s exists already, for %s: choose another name or remove it first", name, there.Value.Repo)
 	}
-	return c.project(there), false, nil
+	return c.project(there), false, c.cache.Wait(ctx, there.Revision)
 }
 
 // Projects lists all projects in the order of their names, also those that nobody has added.
