@@ -297,19 +297,7 @@ func (c *Control) WaitDatabase(ctx context.Context, name string, done func(dayfl
 	if err != nil {
 		return d, err
 	}
-	changed, stop := c.hub.listen(hubDatabase(d.Name))
-	defer stop()
-	for {
-		now, err := c.Database(ctx, d.ID)
-		if err != nil || done(now) {
-			return now, err
-		}
-		select {
-		case <-ctx.Done():
-			return now, ctx.Err()
-		case <-changed:
-		}
-	}
+	return wait(ctx, &c.hub, hubDatabase(d.Name), func() (dayfly.Database, error) { return c.Database(ctx, d.ID) }, done)
 }
 
 // ResetDatabase brings a database back to what it was made from, at the same address.

@@ -84,16 +84,21 @@ func (c *Control) WaitEnvironment(ctx context.Context, name string, done func(da
 	if err != nil {
 		return env, err
 	}
-	changed, stop := c.hub.listen(env.Name)
+	return wait(ctx, &c.hub, env.Name, func() (dayfly.Environment, error) { return c.Environment(ctx, name) }, done)
+}
+
+// wait looks at something again with each change of a topic until done says so, or ctx ends.
+func wait[T any](ctx context.Context, h *hub, topic string, look func() (T, error), done func(T) bool) (T, error) {
+	changed, stop := h.listen(topic)
 	defer stop()
 	for {
-		env, err = c.Environment(ctx, name)
-		if err != nil || done(env) {
-			return env, err
+		now, err := look()
+		if err != nil || done(now) {
+			return now, err
 		}
 		select {
 		case <-ctx.Done():
-			return env, ctx.Err()
+			return now, ctx.Err()
 		case <-changed:
 		}
 	}

@@ -416,19 +416,7 @@ func (c *Control) WaitTemplate(ctx context.Context, name string, done func(dayfl
 	if err != nil {
 		return t, err
 	}
-	changed, stop := c.hub.listen(hubTemplate(t.Name))
-	defer stop()
-	for {
-		now, err := c.Template(ctx, t.ID)
-		if err != nil || done(now) {
-			return now, err
-		}
-		select {
-		case <-ctx.Done():
-			return now, ctx.Err()
-		case <-changed:
-		}
-	}
+	return wait(ctx, &c.hub, hubTemplate(t.Name), func() (dayfly.Template, error) { return c.Template(ctx, t.ID) }, done)
 }
 
 // emptyTemplate makes the template of ours that has nothing in it, where there is none yet, and gives it a
