@@ -1,5 +1,5 @@
 // Package shop holds the sample project: a frontend, a backend in two versions, a
-// worker and a smoke test. It is written out as a git work tree by the demo.
+// worker and a smoke test. Where there is PostgreSQL it has a database, too. It is written out as a git work tree by the demo.
 package shop
 
 import (
@@ -12,7 +12,7 @@ import (
 
 // A folder with a go.mod could not be embedded: it has another name here.
 //
-//go:embed compose.yaml go.mod.txt frontend backend worker smoke version-2
+//go:embed compose.yaml go.mod.txt frontend backend worker smoke version-2 with-database
 var files embed.FS
 
 // Write writes the shop into dir: version 1, or with the changes that make version
@@ -27,6 +27,13 @@ func Write(dir string, version int) error {
 	return nil
 }
 
+// WriteDatabase makes the shop in dir keep its orders in a database, which is a copy of the
+// template "shop".
+func WriteDatabase(dir string) error { return copyTree(files, "with-database", dir) }
+
+// Orders is the SQL that the template of the shop's databases is made with.
+func Orders() ([]byte, error) { return files.ReadFile("with-database/db/orders.sql") }
+
 // copyTree writes the files below root in from to dir, without the ending ".txt" that
 // keeps some of them from being compiled here.
 func copyTree(from fs.FS, root, dir string) error {
@@ -34,7 +41,7 @@ func copyTree(from fs.FS, root, dir string) error {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && root == "." && path == "version-2":
+		case d.IsDir() && root == "." && (path == "version-2" || path == "with-database"):
 			return fs.SkipDir
 		case d.IsDir():
 			return nil

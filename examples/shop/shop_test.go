@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,5 +32,41 @@ func TestBothVersionsBuildByThemselvesAndDiffer(t *testing.T) {
 	}
 	if !strings.Contains(versions[1], `"1"`) || !strings.Contains(versions[2], `"2"`) {
 		t.Errorf("the versions do not differ: %v", versions)
+	}
+}
+
+func TestWithADatabaseTheProjectFileSaysNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	if err := shop.Write(dir, 1); err != nil {
+		t.Fatal(err)
+	}
+	read := func() []string {
+		b, err := os.ReadFile(filepath.Join(dir, "compose.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Split(string(b), "\n")
+	}
+	without := read()
+	if err := shop.WriteDatabase(dir); err != nil {
+		t.Fatal(err)
+	}
+	var added []string
+	for _, line := range read() {
+		if len(without) > 0 && line == without[0] {
+			without = without[1:]
+			continue
+		}
+		added = append(added, line)
+	}
+	if want := []string{"x-dayfly:", "  databases:", "    db: {template: shop} # made from db/orders.sql", "      databases: [db]"}; !slices.Equal(added, want) || len(without) > 0 {
+		t.Errorf("it adds\n%s\nand goes another way at\n%s", strings.Join(added, "\n"), strings.Join(without, "\n"))
+	}
+	orders, err := shop.Orders()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "db", "orders.sql")); err != nil || string(b) != string(orders) {
+		t.Errorf("db/orders.sql is not what the template is made of: %v", err)
 	}
 }

@@ -304,8 +304,9 @@ func (c *command) demoCommand() *cobra.Command {
 		Use: "demo", Short: "Show everything on this machine with a sample project", Args: args(cobra.NoArgs),
 		Long: `Start a server with everything in a temporary folder, make a git repository of a sample shop, bring
 up two of its branches and a third environment that borrows from the first, commit under load,
-push a branch to the server, and run the shop's test. It stays up until Ctrl-C, which takes
-everything away.`,
+push a branch to the server, and run the shop's test. Where PostgreSQL is installed, each environment
+has a copy of a database with a million orders; elsewhere the tour says what to install, and goes on
+without. It stays up until Ctrl-C, which takes everything away.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			flags := pflag.NewFlagSet("demo", pflag.ContinueOnError)
 			f.register(flags)
@@ -313,8 +314,9 @@ everything away.`,
 			if err != nil {
 				return err
 			}
-			config.HTTP = ":8080"                    // also for root: nothing here needs port 80
-			config.Hook = hook                       // it takes pushes
+			config.HTTP = ":8080" // also for root: nothing here needs port 80
+			config.Hook = hook    // it takes pushes
+			config.Databases = openDatabases
 			config.FirstUser, config.LastUser = 0, 0 // so that it works wherever Go is installed
 			return demo.Run(cmd.Context(), demo.Options{Once: once, Out: c.Out, Config: config})
 		},

@@ -1,6 +1,6 @@
 // Package demo shows the whole thing on this machine with the sample project: two branches
-// side by side, an environment that borrows, a new commit under load, a push to the server, a
-// test, and nothing left behind.
+// side by side, an environment that borrows, a database for each where there is PostgreSQL, a
+// new commit under load, a push to the server, a test, and nothing left behind.
 package demo
 
 import (
@@ -35,6 +35,9 @@ type tour struct {
 	public string // host:port
 	server string // the API's address, as a URL
 	api    *client.Client
+	// databases says whether the shop keeps its orders in databases.
+	databases bool
+	database  string // name of the one that was changed
 }
 
 // stopping is how long taking everything down may take.
@@ -53,9 +56,6 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	t := &tour{Options: o, dir: dir, repo: filepath.Join(dir, "shop")}
-	if err := t.makeRepository(ctx); err != nil {
-		return err
-	}
 	config := o.Config
 	config.Data = filepath.Join(dir, "data")
 	config.TakeDown = true
@@ -77,7 +77,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		defer cancel()
 		err = errors.Join(err, server.Stop(stopCtx))
 		if err == nil {
-			t.say("Nothing is left: no process, no folder.")
+			t.say("Nothing is left: no process, no database, no folder.")
 		}
 	}()
 	public, apiAddress, _ := server.Addresses()
@@ -97,6 +97,13 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // show is the tour itself.
 func (t *tour) show(ctx context.Context) error {
+	if err := t.loadOrders(ctx); err != nil {
+		return err
+	}
+	if err := t.makeRepository(ctx); err != nil {
+		return err
+	}
+
 	t.step("A project: a git repository with a compose.yaml. This one is a small shop: a frontend, a backend, a worker, and a test.")
 	t.command("dayfly project add shop --repo " + t.repo)
 	if _, _, err := t.api.CreateProject(ctx, dayfly.ProjectRequest{Name: "shop", Repo: t.repo}); err != nil {
@@ -114,6 +121,13 @@ func (t *tour) show(ctx context.Context) error {
 	t.step("A third environment that is only its difference: the backend of summer-sale. It borrows all else from shop-main.")
 	if err := t.share(ctx); err != nil {
 		return err
+	}
+
+	if t.databases {
+		t.step("A million orders in each of them, and a database of its own for each: whatever happens to one, the others stay whole.")
+		if err := t.deleteOrder(ctx); err != nil {
+			return err
+		}
 	}
 
 	t.step("A new commit on main, while all three are under load.")
@@ -152,7 +166,7 @@ func (t *tour) create(ctx context.Context, name string, spec dayfly.EnvironmentS
 		if err != nil {
 			return err
 		}
-		if e.Reason == "building" || e.Reason == "ready" && e.Service != "" || e.Kind != dayfly.EventStep {
+		if e.Reason == "building" || e.Reason == "database-ready" || e.Reason == "ready" && e.Service != "" || e.Kind != dayfly.EventStep {
 			t.say("  %5.1f s  %s", e.Time.Sub(start).Seconds(), e.Message)
 		}
 		if e.Service != "" {
@@ -249,6 +263,10 @@ func (t *tour) invite() {
 		flags = " --server " + t.server
 	}
 	_, port, _ := strings.Cut(t.public, ":")
+	database := ""
+	if t.databases {
+		database = fmt.Sprintf("\n  psql \"$(dayfly%[1]s db url %[2]s)\"\n  dayfly%[1]s db reset %[2]s", flags, t.database)
+	}
 	t.say(`
 Open them:
   http://shop-main.localhost:%[1]s
@@ -264,9 +282,9 @@ Try, in another terminal:
   dayfly%[3]s events shop-main
   cd %[4]s, change something, and git commit: the environment follows
   git push %[2]s/git/shop.git HEAD:mine, and that is an environment, too
-  dayfly%[3]s delete shop-summer-sale
+  dayfly%[3]s delete shop-summer-sale%[7]s
 
-Ctrl-C takes everything away.`, port, t.server, flags, t.repo, pushedBranch, borrower)
+Ctrl-C takes everything away.`, port, t.server, flags, t.repo, pushedBranch, borrower, database)
 }
 
 func (t *tour) step(text string)               { t.say("\n%s", text) }

@@ -12,7 +12,7 @@ import (
 )
 
 // makeRepository makes the shop's repository: version 1 of the backend on main,
-// version 2 on summer-sale.
+// version 2 on summer-sale. Where there are databases, it asks for one.
 func (t *tour) makeRepository(ctx context.Context) error {
 	if err := os.Mkdir(t.repo, 0o755); err != nil {
 		return err
@@ -31,6 +31,11 @@ func (t *tour) makeRepository(ctx context.Context) error {
 		}
 		if err := shop.Write(t.repo, v.version); err != nil {
 			return err
+		}
+		if t.databases {
+			if err := shop.WriteDatabase(t.repo); err != nil {
+				return err
+			}
 		}
 		if err := t.git(ctx, "add", "--all"); err != nil {
 			return err

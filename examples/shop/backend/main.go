@@ -1,7 +1,8 @@
-// The backend of the shop: goods and orders, kept in memory.
+// The backend of the shop: goods and orders. It keeps them in PostgreSQL where it is given a database, else in memory.
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"log"
@@ -9,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -26,13 +26,24 @@ type order struct {
 	Packed  bool   `json:"packed"`
 }
 
-type shop struct {
-	mu     sync.Mutex
-	orders []order
+// store is where the orders are.
+type store interface {
+	totals() (orders, packed int, err error)
+	add(product string) (order, error)
+	pack() (int, error) // all that wait
 }
 
+type shop struct{ store }
+
 func main() {
-	s := &shop{}
+	s := &shop{&memory{}}
+	if address := cmp.Or(os.Getenv("DATABASE_URL"), os.Getenv("DB_URL")); address != "" {
+		p, err := openPostgres(address)
+		if err != nil {
+			log.Fatal(err)
+		}
+		s.store = database{p}
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("GET /api/shop", s.show)
@@ -56,15 +67,11 @@ func main() {
 
 // show answers what the frontend needs for its page.
 func (s *shop) show(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	packed := 0
-	for _, o := range s.orders {
-		if o.Packed {
-			packed++
-		}
+	orders, packed, err := s.totals()
+	if err != nil {
+		unable(w, err)
+		return
 	}
-	orders := len(s.orders)
-	s.mu.Unlock()
 	answer(w, map[string]any{
 		"version": version, "slogan": slogan, "colour": colour, "products": products(),
 		"orders": orders, "packed": packed,
@@ -78,10 +85,11 @@ func (s *shop) order(w http.ResponseWriter, r *http.Request) {
 		if p.Name != name {
 			continue
 		}
-		s.mu.Lock()
-		o := order{ID: len(s.orders) + 1, Product: name}
-		s.orders = append(s.orders, o)
-		s.mu.Unlock()
+		o, err := s.add(name)
+		if err != nil {
+			unable(w, err)
+			return
+		}
 		log.Printf("order %d: %s", o.ID, o.Product)
 		w.WriteHeader(http.StatusCreated)
 		answer(w, o)
@@ -92,16 +100,18 @@ func (s *shop) order(w http.ResponseWriter, r *http.Request) {
 
 // pack packs all orders that wait and answers how many.
 func (s *shop) pack(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	n := 0
-	for i := range s.orders {
-		if !s.orders[i].Packed {
-			s.orders[i].Packed = true
-			n++
-		}
+	n, err := s.store.pack()
+	if err != nil {
+		unable(w, err)
+		return
 	}
-	s.mu.Unlock()
 	answer(w, map[string]int{"packed": n})
+}
+
+// unable says that the orders cannot be reached; why is for the log alone.
+func unable(w http.ResponseWriter, err error) {
+	log.Print(err)
+	http.Error(w, "the orders cannot be reached", http.StatusServiceUnavailable)
 }
 
 func answer(w http.ResponseWriter, v any) {
