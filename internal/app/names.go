@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
@@ -56,8 +58,11 @@ func (n *names) Serial() uint32 { return uint32(n.cache.Revision()) } //nolint:g
 func (n *names) Public() []netip.Addr { return n.public() }
 
 func (n *names) Environment(name string) bool {
-	rec, ok := registry.Lookup(n.cache, registry.Resolutions, name)
-	return ok && len(rec.Value.Services) > 0
+	if rec, ok := registry.Lookup(n.cache, registry.Resolutions, name); ok {
+		return len(rec.Value.Services) > 0
+	}
+	_, ok := registry.Unmanaged(n.cache, name)
+	return ok
 }
 
 // Service asks the table who answers, and the state where.
@@ -75,11 +80,50 @@ func (n *names) Service(service, environment string) (dns.Service, bool) {
 	if !s.Address.IsValid() && m.Provider != m.Environment {
 		s.Address = n.address(m.Provider, service)
 	}
+	if _, unmanaged := registry.Unmanaged(n.cache, m.Provider); unmanaged && s.HTTP && !s.Address.IsValid() {
+		s.Address = netip.AddrFrom4([4]byte{127, 0, 0, 1}) // nothing but the name tells who is called
+	}
+	if s.Instances = registered(n.registrations(m.Provider, service)); len(s.Instances) > 0 {
+		return s, true
+	}
 	rel, _ := registry.Lookup(n.cache, registry.Releases, m.Provider)
 	for _, t := range rel.Value.Services[service] {
 		s.Instances = append(s.Instances, n.instances(t)...)
 	}
 	return s, true
+}
+
+// registrations gives what is registered for a service of an environment: with the environment itself,
+// or as the version that it asks for.
+func (n *names) registrations(environment, service string) (all []dayfly.Registration) {
+	for r := range registry.RegistrationsNamed(n.cache, environment) {
+		if r.Value.Service == service {
+			all = append(all, r.Value)
+		}
+	}
+	rec, ok := registry.Lookup(n.cache, registry.Environments, environment)
+	res, _ := registry.Lookup(n.cache, registry.Resolutions, environment)
+	for _, rs := range res.Value.Services {
+		if !ok || len(all) > 0 || rs.Name != service || rs.From != dayfly.FromRegistered {
+			continue
+		}
+		for r := range registry.RegisteredVersion(n.cache, rec.Value.Spec.Project, service, rs.Version) {
+			all = append(all, r.Value)
+		}
+	}
+	return all
+}
+
+// registered gives instances that registered themselves; each gets the same.
+func registered(list []dayfly.Registration) (all []dns.Instance) {
+	for _, r := range list {
+		if address, err := netip.ParseAddrPort(r.Address); err == nil {
+			// Its id was chosen by whoever registered, and need be no name.
+			sum := sha256.Sum256([]byte(r.ID))
+			all = append(all, dns.Instance{ID: hex.EncodeToString(sum[:8]), Address: address, Weight: 100})
+		}
+	}
+	return all
 }
 
 // address is the loopback address that SERVICE_URL of an environment leads to.
