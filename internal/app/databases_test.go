@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -44,8 +45,27 @@ func storing(t *testing.T, change ...func(*Config)) *stored {
 		c(&config)
 	}
 	s := &stored{T: t, host: host, config: config}
+	t.Cleanup(s.takeDown) // after the server has ended
 	s.start()
 	return s
+}
+
+// takeDown ends the services that outlived the last server.
+func (s *stored) takeDown() {
+	if running, err := os.ReadDir(filepath.Join(s.config.Data, "run")); err != nil || len(running) == 0 {
+		return
+	}
+	s.config.TakeDown = true
+	a, err := New(s.config, slog.New(slog.DiscardHandler))
+	if err != nil {
+		s.Error(err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := errors.Join(a.Start(ctx), a.Stop(ctx)); err != nil {
+		s.Error(err)
+	}
 }
 
 func (s *stored) start() {
