@@ -178,7 +178,7 @@ func deaths(w *world) error {
 	for range 4 {
 		load.Go(func() {
 			for !stop.Load() {
-				status, _, err := w.ask(service + "-" + env)
+				status, _, err := w.Ask(service + "-" + env)
 				asked.Add(1)
 				if err != nil || status != http.StatusOK {
 					wrong.Add(1)

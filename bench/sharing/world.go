@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"os/exec"
@@ -163,7 +162,7 @@ func (w *world) call(method, path string, body any) error {
 func (w *world) says(host, version string) error {
 	var last string
 	err := lab.Until(2*time.Minute, func() bool {
-		status, text, err := w.ask(host)
+		status, text, err := w.Ask(host)
 		last = fmt.Sprint(status, " ", text, " ", err)
 		return err == nil && status == http.StatusOK && strings.Contains(text, "-"+version+" ")
 	})
@@ -171,21 +170,6 @@ func (w *world) says(host, version string) error {
 		return fmt.Errorf("%s does not answer with %s: %w; last it was %s\n%s", host, version, err, last, w.Log())
 	}
 	return nil
-}
-
-func (w *world) ask(host string) (int, string, error) {
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+w.Public+"/", nil)
-	if err != nil {
-		return 0, "", err
-	}
-	req.Host = host + ".localhost"
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, "", err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	return resp.StatusCode, string(text), err
 }
 
 // model is what the state holds about an environment that owns no deployment.

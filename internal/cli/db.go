@@ -245,30 +245,11 @@ func (c *command) dbDeleteCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "delete NAME...", Aliases: []string{"rm"}, Short: "Delete databases", Args: args(cobra.MinimumNArgs(1)), ValidArgsFunction: c.completeDatabases,
 		RunE: func(cmd *cobra.Command, names []string) error {
-			var all error
-			going := []dayfly.Database{}
-			for _, name := range names {
-				d, err := c.client().DeleteDatabase(cmd.Context(), name)
-				if err != nil {
-					all = errors.Join(all, err)
-					continue
-				}
-				going = append(going, d)
-			}
-			for i, d := range going {
-				if w.noWait || !w.wait {
-					break
-				}
-				last, err := c.watchDatabase(cmd.Context(), d, w, func(dayfly.Database) bool { return false })
-				if err != nil && dayfly.ErrorCode(err) != dayfly.CodeNotFound {
-					all = errors.Join(all, err)
-				}
-				going[i] = last
-			}
-			if done, err := c.machine(asList(going)); done {
-				return errors.Join(all, err)
-			}
-			return all
+			return deleteAll(c, w, names,
+				func(name string) (dayfly.Database, error) { return c.client().DeleteDatabase(cmd.Context(), name) },
+				func(d dayfly.Database) (dayfly.Database, error) {
+					return c.watchDatabase(cmd.Context(), d, w, func(dayfly.Database) bool { return false })
+				})
 		},
 	}
 	w.flags(cmd.Flags())

@@ -120,35 +120,47 @@ func (c *command) deleteCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "delete NAME...", Aliases: []string{"rm"}, Short: "Delete environments with everything that they made", Args: args(cobra.MinimumNArgs(1)), ValidArgsFunction: c.completeNames,
 		RunE: func(cmd *cobra.Command, names []string) error {
-			var all error
-			var going []dayfly.Environment
-			for _, name := range names {
-				env, err := c.client().DeleteEnvironment(cmd.Context(), name, force)
-				if err != nil {
-					all = errors.Join(all, err)
-					continue
-				}
-				going = append(going, env)
-			}
-			for i, env := range going {
-				if w.noWait || !w.wait {
-					break
-				}
-				last, err := c.watch(cmd.Context(), env, w.timeout, func(dayfly.Environment) bool { return false })
-				if err != nil && dayfly.ErrorCode(err) != dayfly.CodeNotFound {
-					all = errors.Join(all, err)
-				}
-				going[i] = last
-			}
-			if done, err := c.machine(asList(going)); done {
-				return errors.Join(all, err)
-			}
-			return all
+			return deleteAll(c, w, names,
+				func(name string) (dayfly.Environment, error) {
+					return c.client().DeleteEnvironment(cmd.Context(), name, force)
+				},
+				func(env dayfly.Environment) (dayfly.Environment, error) {
+					return c.watch(cmd.Context(), env, w.timeout, func(dayfly.Environment) bool { return false })
+				})
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "also when others borrow from it, or it belongs to a file")
 	w.flags(cmd.Flags())
 	return cmd
+}
+
+// deleteAll begins to delete what the names say, and then waits until each is gone, unless that is not
+// wanted. One that fails keeps none of the others.
+func deleteAll[T any](c *command, w waiting, names []string, begin func(name string) (T, error), end func(T) (T, error)) error {
+	var all error
+	going := []T{}
+	for _, name := range names {
+		one, err := begin(name)
+		if err != nil {
+			all = errors.Join(all, err)
+			continue
+		}
+		going = append(going, one)
+	}
+	for i, one := range going {
+		if w.noWait || !w.wait {
+			break
+		}
+		last, err := end(one)
+		if err != nil && dayfly.ErrorCode(err) != dayfly.CodeNotFound {
+			all = errors.Join(all, err)
+		}
+		going[i] = last
+	}
+	if done, err := c.machine(asList(going)); done {
+		return errors.Join(all, err)
+	}
+	return all
 }
 
 func (c *command) testCommand() *cobra.Command {

@@ -74,6 +74,11 @@ func (k *Keeper) Remove(ctx context.Context, id string) error {
 
 // with runs f while nobody else changes the clone.
 func (k *Keeper) with(ctx context.Context, id string, f func(context.Context) error) error {
+	return k.withFolder(ctx, "c", id, f)
+}
+
+// withFolder runs f while nobody else changes the clone or template whose folder is called kind and id.
+func (k *Keeper) withFolder(ctx context.Context, kind, id string, f func(context.Context) error) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
@@ -82,7 +87,7 @@ func (k *Keeper) with(ctx context.Context, id string, f func(context.Context) er
 		return err
 	}
 	defer end()
-	unlock, err := k.locks.lock(ctx, "c"+id)
+	unlock, err := k.locks.lock(ctx, kind+id)
 	if err != nil {
 		return err
 	}

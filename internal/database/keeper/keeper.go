@@ -290,19 +290,10 @@ func (k *Keeper) Templates(context.Context) ([]database.Template, error) {
 
 // Forget deletes a version of a template that no clone was made from.
 func (k *Keeper) Forget(ctx context.Context, id string) error {
-	if err := checkID(id); err != nil {
-		return err
-	}
-	ctx, end, err := k.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer end()
-	unlock, err := k.locks.lock(ctx, "t"+id)
-	if err != nil {
-		return err
-	}
-	defer unlock()
+	return k.withFolder(ctx, "t", id, func(ctx context.Context) error { return k.forget(ctx, id) })
+}
+
+func (k *Keeper) forget(ctx context.Context, id string) error {
 	k.mu.Lock()
 	var users []string
 	for user, c := range k.clones {
