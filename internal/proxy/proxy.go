@@ -156,11 +156,12 @@ func (p *Proxy) finish(ctx context.Context) {
 	p.mu.Lock()
 	listeners := p.listeners
 	p.mu.Unlock()
-	for _, l := range listeners {
-		_ = l.Close() // Shutdown says what is wrong with it
-	}
+	// Before anything that a client could notice: who asks from now on is told that this is the end.
 	for _, s := range []*http.Server{p.public, p.internal} {
 		s.SetKeepAlivesEnabled(false) // a connection ends with its answer, and at once where it has none to come
+	}
+	for _, l := range listeners {
+		_ = l.Close() // Shutdown says what is wrong with it
 	}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
