@@ -13,6 +13,7 @@ import (
 
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/crash"
+	"github.com/dayfly-dev/dayfly/internal/files"
 )
 
 // pushed is the folder of the repositories that take pushes.
@@ -66,7 +67,7 @@ func (s *Source) SweepHosted(grace time.Duration, known func(projectID string) b
 		}
 		gone, setErr := s.setAside(filepath.Join(s.Dir, pushed, d.Name()))
 		if setErr == nil && gone != "" {
-			setErr = removeAll(gone)
+			setErr = files.RemoveAll(gone)
 		}
 		err = errors.Join(err, setErr)
 	}

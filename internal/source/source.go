@@ -21,6 +21,7 @@ import (
 
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/crash"
+	"github.com/dayfly-dev/dayfly/internal/files"
 )
 
 // Config says where and from where sources are kept.
@@ -91,14 +92,14 @@ const making = ".new-"
 func (s *Source) sweep() error {
 	found, err := filepath.Glob(filepath.Join(s.Dir, "*", "*"+making+"*"))
 	for _, dir := range found {
-		err = errors.Join(err, removeAll(dir))
+		err = errors.Join(err, files.RemoveAll(dir))
 	}
 	locks := func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
 		case d.IsDir() && strings.HasPrefix(d.Name(), "tmp_objdir-"): // of a push that was cut
-			return errors.Join(removeAll(path), fs.SkipDir)
+			return errors.Join(files.RemoveAll(path), fs.SkipDir)
 		case d.IsDir():
 			return nil
 		}
@@ -401,7 +402,7 @@ func (s *Source) Tree(ctx context.Context, repo Repo, token dayfly.Secret, commi
 		if err != nil {
 			return err
 		}
-		defer func() { _ = removeAll(fresh) }()
+		defer func() { _ = files.RemoveAll(fresh) }()
 		if err := s.write(ctx, repo, token, commit, fresh, false); err != nil {
 			return err
 		}
@@ -507,15 +508,4 @@ func (s *Source) setAside(dir string) (gone string, err error) {
 	}
 	gone = dir + making + "gone"
 	return gone, os.Rename(dir, gone)
-}
-
-// removeAll removes a folder in which some folders are read-only.
-func removeAll(dir string) error {
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			return os.Chmod(path, 0o700)
-		}
-		return nil
-	})
-	return errors.Join(err, os.RemoveAll(dir))
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
+
+	"github.com/dayfly-dev/dayfly/internal/files"
 )
 
 // Sweep deletes the trees and mirrors that were not used for the longest time, for as long
@@ -60,7 +62,7 @@ func (s *Source) Sweep(ctx context.Context, _ time.Duration, _ func(deploymentID
 			continue
 		}
 		s.Logger.Info("deleting what was not used for the longest time, to keep within the limit", "folder", f.path, "bytes", f.size)
-		if err := removeAll(gone); err != nil {
+		if err := files.RemoveAll(gone); err != nil {
 			return nil, err
 		}
 		total -= f.size

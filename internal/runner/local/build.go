@@ -22,6 +22,7 @@ import (
 
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/crash"
+	"github.com/dayfly-dev/dayfly/internal/files"
 	"github.com/dayfly-dev/dayfly/internal/logfile"
 	"github.com/dayfly-dev/dayfly/internal/spec"
 )
@@ -118,7 +119,7 @@ func (r *Runner) makeBuild(ctx context.Context, d dayfly.Deployment, key string)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = removeAll(fresh) }()
+	defer func() { _ = files.RemoveAll(fresh) }()
 	defer killBelow(fresh)
 	if err := os.Chmod(fresh, 0o755); err != nil {
 		return err

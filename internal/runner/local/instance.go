@@ -17,6 +17,7 @@ import (
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/cgroup"
 	"github.com/dayfly-dev/dayfly/internal/crash"
+	"github.com/dayfly-dev/dayfly/internal/files"
 )
 
 const (
@@ -425,7 +426,7 @@ func (i *instance) clear(d dayfly.Deployment) {
 	}
 	crash.Point("before deleting an instance's files")
 	defer crash.Point("after deleting an instance's files")
-	err := errors.Join(os.Remove(r.path("run", d.ID, "i-"+i.rec.ID+".json")), removeAll(r.path("private", d.ID, i.rec.ID)))
+	err := errors.Join(os.Remove(r.path("run", d.ID, "i-"+i.rec.ID+".json")), files.RemoveAll(r.path("private", d.ID, i.rec.ID)))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		r.Logger.Warn("something of an instance is left", "deployment", d.ID, "error", err)
 	}

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
 	"log/slog"
 	"os"
@@ -22,6 +21,7 @@ import (
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/cgroup"
 	"github.com/dayfly-dev/dayfly/internal/crash"
+	"github.com/dayfly-dev/dayfly/internal/files"
 	"github.com/dayfly-dev/dayfly/internal/logfile"
 	"github.com/dayfly-dev/dayfly/internal/runner"
 )
@@ -134,7 +134,7 @@ func (r *Runner) sweep() error {
 		all = errors.Join(all, err)
 		for _, path := range found {
 			killBelow(path)
-			all = errors.Join(all, removeAll(path))
+			all = errors.Join(all, files.RemoveAll(path))
 		}
 	}
 	return all
@@ -317,7 +317,7 @@ func (r *Runner) Remove(ctx context.Context, id string) error {
 		r.mu.Unlock()
 	}
 	crash.Point("before deleting a deployment's folders")
-	err := errors.Join(os.RemoveAll(r.path("run", id)), removeAll(r.path("private", id)))
+	err := errors.Join(os.RemoveAll(r.path("run", id)), files.RemoveAll(r.path("private", id)))
 	crash.Point("after deleting a deployment's folders")
 	r.changed(id)
 	return err
@@ -459,18 +459,4 @@ func readJSON(path string, v any) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
-}
-
-// removeAll removes a folder in which some folders are read-only.
-func removeAll(dir string) error {
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil
-		case err == nil && d.IsDir():
-			return os.Chmod(path, 0o700)
-		}
-		return nil
-	})
-	return errors.Join(err, os.RemoveAll(dir))
 }

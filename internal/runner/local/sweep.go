@@ -17,6 +17,7 @@ import (
 
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/crash"
+	"github.com/dayfly-dev/dayfly/internal/files"
 )
 
 // Sweep takes away what belongs to this cluster and folder and to no deployment: processes,
@@ -160,7 +161,7 @@ func (r *Runner) takeAway(l dayfly.Leftover) error {
 		return errors.Join(r.groups.Kill(l.Name), r.groups.Remove(l.Name))
 	case "process":
 	default:
-		return removeAll(l.Name)
+		return files.RemoveAll(l.Name)
 	}
 	pid, err := strconv.Atoi(l.Name)
 	if err != nil {
@@ -225,7 +226,7 @@ func (r *Runner) limit(dir string, most int64, used func(name string) bool) erro
 			break
 		}
 		r.Logger.Info("deleting what was not used for the longest time, to keep within the limit", "folder", f.path, "bytes", f.size)
-		if err := removeAll(f.path); err != nil {
+		if err := files.RemoveAll(f.path); err != nil {
 			return err
 		}
 		total -= f.size
