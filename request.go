@@ -26,9 +26,16 @@ type EnvironmentPatch struct {
 	Frozen   *bool     // follow nothing, or follow again
 }
 
-// DeleteOptions says how an environment is deleted.
+// DatabasePatch changes a database; nil fields stay as they are.
+type DatabasePatch struct {
+	ExtendBy *Duration // at least so long from now
+}
+
+// DeleteOptions says how an environment, or a database, is deleted.
 type DeleteOptions struct {
-	Force bool // also when others borrow from it, or it belongs to a file
+	// Force: also when others borrow from it, or it belongs to a file, and without what a server that is
+	// not there has of it.
+	Force bool
 }
 
 // EnvironmentFilter says which environments to list.

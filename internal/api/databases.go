@@ -17,8 +17,9 @@ type Databases interface {
 	Databases(context.Context, dayfly.DatabaseFilter) ([]dayfly.Database, error)
 	Database(ctx context.Context, name string) (dayfly.Database, error)
 	WaitDatabase(ctx context.Context, name string, done func(dayfly.Database) bool) (dayfly.Database, error)
+	PatchDatabase(ctx context.Context, name string, patch dayfly.DatabasePatch, ifMatch int64) (dayfly.Database, error)
 	ResetDatabase(ctx context.Context, name string) (dayfly.Database, error)
-	DeleteDatabase(ctx context.Context, name string) (dayfly.Database, error)
+	DeleteDatabase(ctx context.Context, name string, o dayfly.DeleteOptions) (dayfly.Database, error)
 
 	// CreateTemplate and RefreshTemplate return when a dump is loaded, and at once without one.
 	CreateTemplate(ctx context.Context, r dayfly.TemplateRequest, dump io.Reader) (dayfly.Template, error)
@@ -122,6 +123,24 @@ func (s *server) databases() {
 			}
 			return answerDatabase(http.StatusOK, d), nil
 		})
+	huma.Register(s.api, huma.Operation{OperationID: "patch-database", Method: http.MethodPatch, Path: "/v1/databases/{id}", Tags: tags, Summary: "Change how long a database lives"},
+		func(ctx context.Context, in *struct {
+			DatabasePath
+			Precondition
+			Body struct {
+				Extend *dayfly.Duration `json:"extend,omitempty" doc:"At least so long from now, such as 2d."`
+			}
+		}) (*one[dayfly.Database], error) {
+			revision, err := in.revision()
+			var d dayfly.Database
+			if err == nil {
+				d, err = s.Control.PatchDatabase(ctx, in.ID, dayfly.DatabasePatch{ExtendBy: in.Body.Extend}, revision)
+			}
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			return answerDatabase(http.StatusOK, d), nil
+		})
 	huma.Register(s.api, huma.Operation{OperationID: "reset-database", Method: http.MethodPost, Path: "/v1/databases/{id}/reset", Tags: tags, DefaultStatus: http.StatusAccepted,
 		Summary:     "Bring a database back to what it was made from",
 		Description: "At the same address and with the same password. Connections to it are cut."},
@@ -147,11 +166,12 @@ func (s *server) databases() {
 		func(ctx context.Context, in *struct {
 			DatabasePath
 			DatabaseWait
+			Force bool `query:"force" doc:"Give up one whose server is not there."`
 		}) (*one[*dayfly.Database], error) {
 			_, err := WaitQuery{in.Wait}.limit()
 			var d dayfly.Database
 			if err == nil {
-				d, err = s.Control.DeleteDatabase(ctx, in.ID)
+				d, err = s.Control.DeleteDatabase(ctx, in.ID, dayfly.DeleteOptions{Force: in.Force})
 			}
 			if err != nil {
 				return nil, s.fail(err)

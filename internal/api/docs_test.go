@@ -17,7 +17,7 @@ import (
 // endpoints are those that were promised.
 var endpoints = []string{
 	"POST /v1/projects", "POST /v1/projects/{project}/hook", "POST /v1/hooks/generic", "GET /v1/projects/{project}/events", "GET /v1/projects", "GET /v1/projects/{project}", "DELETE /v1/projects/{project}",
-	"POST /v1/environments", "GET /v1/environments", "GET /v1/environments/{env}", "PUT /v1/environments/{env}", "PATCH /v1/environments/{env}", "DELETE /v1/environments/{env}",
+	"POST /v1/environments", "GET /v1/environments", "GET /v1/environments/{env}", "PUT /v1/environments/{env}", "PATCH /v1/databases/{id}", "PATCH /v1/environments/{env}", "DELETE /v1/environments/{env}",
 	"GET /v1/environments/{env}/spec", "GET /v1/environments/{env}/logs", "GET /v1/environments/{env}/events", "POST /v1/environments/{env}/tests", "GET /v1/environments/{env}/propagation",
 	"GET /v1/services", "GET /v1/services/{service}/instances", "GET /v1/doctor", "GET /v1/doctor/retire",
 	"POST /v1/tokens", "GET /v1/tokens", "DELETE /v1/tokens/{token}",

@@ -263,7 +263,7 @@ func (s *server) environments() {
 		func(ctx context.Context, in *struct {
 			EnvironmentPath
 			WaitQuery
-			Force bool `query:"force" doc:"Also when others borrow from it."`
+			Force bool `query:"force" doc:"Also when others borrow from it, and without what a server that is not there has of it."`
 		}) (*one[*dayfly.Environment], error) {
 			if _, err := in.limit(); err != nil {
 				return nil, s.fail(err)

@@ -460,10 +460,10 @@ func (a *App) doctor(ctx context.Context) []dayfly.Finding {
 	if p := a.filesProblem.Load(); p != nil {
 		problem = *p
 	}
-	return doctor.Examine(ctx, doctor.Host{
+	return append(a.control.Missed(), doctor.Examine(ctx, doctor.Host{
 		DNS: answers, Environments: a.config.Environments, EnvironmentsProblem: problem,
 		Data: a.folder.path, Domain: a.config.Domain, Addresses: addresses, Users: os.Geteuid() == 0 && a.config.LastUser != 0, Ready: a.control.Ready, Leftovers: a.leftovers,
-	})
+	})...)
 }
 
 // Addresses says where the server is reached: public, API and internal, "" where off.

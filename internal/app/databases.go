@@ -78,7 +78,7 @@ func (a *App) takeDatabasesDown(ctx context.Context) error {
 	}
 	var all error
 	for _, d := range list {
-		if _, err := a.control.DeleteDatabase(ctx, d.ID); err != nil && dayfly.ErrorCode(err) != dayfly.CodeNotFound {
+		if _, err := a.control.DeleteDatabase(ctx, d.ID, dayfly.DeleteOptions{Force: true}); err != nil && dayfly.ErrorCode(err) != dayfly.CodeNotFound {
 			all = errors.Join(all, err)
 		}
 	}

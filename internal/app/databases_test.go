@@ -205,7 +205,7 @@ func TestADatabaseIsACopyThatIsResetAndGoesWhileOthersStay(t *testing.T) {
 	}
 	refusedWith(t, s.DeleteTemplate(t.Context(), "shop"), dayfly.CodeConflict, a.Name, "second", copied.Name)
 	for _, d := range list {
-		going, err := s.DeleteDatabase(t.Context(), d.Name)
+		going, err := s.DeleteDatabase(t.Context(), d.Name, false)
 		if err != nil || going.Status != dayfly.DatabaseDeleting {
 			t.Errorf("%s is %s, %v", d.Name, going.Status, err)
 		}
@@ -317,7 +317,7 @@ func TestAMaskAndFixturesComeWithTheDumpAndAreUsedAgain(t *testing.T) {
 	if templates, _ := s.host.IDs(); len(templates) != 2 {
 		t.Errorf("the old version is not kept for its database: %v", templates)
 	}
-	if _, err := s.DeleteDatabase(t.Context(), "first"); err != nil {
+	if _, err := s.DeleteDatabase(t.Context(), "first", false); err != nil {
 		t.Fatal(err)
 	}
 	s.eventually("the old version is collected", func() bool { templates, _ := s.host.IDs(); return len(templates) == 1 })
@@ -667,7 +667,7 @@ func TestAnEnvironmentHasItsOwnDatabaseBeforeItsServicesStart(t *testing.T) {
 	if other := s.of("two"); other.URL == d.URL || other.Password == d.Password {
 		t.Errorf("the second environment is at %s, too", other.URL)
 	}
-	_, err = s.DeleteDatabase(t.Context(), d.ID)
+	_, err = s.DeleteDatabase(t.Context(), d.ID, false)
 	refusedWith(t, err, dayfly.CodeConflict, "one")
 	refusedWith(t, s.DeleteTemplate(t.Context(), "shop"), dayfly.CodeConflict, "one.db", "two.db")
 

@@ -16,10 +16,10 @@ func (c *command) dbCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "db", Short: "Databases of one's own, as copies of templates", Args: args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("db: say create, list, show, url, reset or delete")
+			return usagef("db: say create, list, show, url, extend, reset or delete")
 		},
 	}
-	cmd.AddCommand(c.dbCreateCommand(), c.dbListCommand(), c.dbShowCommand(), c.dbURLCommand(), c.dbResetCommand(), c.dbDeleteCommand())
+	cmd.AddCommand(c.dbCreateCommand(), c.dbListCommand(), c.dbShowCommand(), c.dbURLCommand(), c.dbExtendCommand(), c.dbResetCommand(), c.dbDeleteCommand())
 	return cmd
 }
 
@@ -176,7 +176,7 @@ func size(bytes *int64) string {
 
 func (c *command) dbShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show NAME", Short: "Show a database", Args: args(cobra.ExactArgs(1)), ValidArgsFunction: c.completeDatabases,
+		Use: "show NAME", Short: "Show a database", Args: args(cobra.ExactArgs(1)), ValidArgsFunction: onlyFirst(c.completeDatabases),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			d, err := c.client().Database(cmd.Context(), names[0])
 			if err != nil {
@@ -209,7 +209,7 @@ func (c *command) dbShowCommand() *cobra.Command {
 
 func (c *command) dbURLCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "url NAME", Short: "Print the address of a database, with its password", Args: args(cobra.ExactArgs(1)), ValidArgsFunction: c.completeDatabases,
+		Use: "url NAME", Short: "Print the address of a database, with its password", Args: args(cobra.ExactArgs(1)), ValidArgsFunction: onlyFirst(c.completeDatabases),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			d, err := c.client().Database(cmd.Context(), names[0])
 			if err != nil {
@@ -224,10 +224,36 @@ func (c *command) dbURLCommand() *cobra.Command {
 	}
 }
 
+func (c *command) dbExtendCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "extend NAME DURATION", Short: "Let a database live at least so long from now", Args: args(cobra.ExactArgs(2)), ValidArgsFunction: onlyFirst(c.completeDatabases),
+		Long: "Let a database live at least so long from now. It never makes a life shorter.\n\n  dayfly db extend shop-k3x9ab 2d\n\n" + exitCodes,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			by, err := dayfly.ParseDuration(names[1])
+			if err != nil {
+				return usagef("extend: %w", err)
+			}
+			d, err := c.client().ExtendDatabase(cmd.Context(), names[0], by)
+			if err != nil {
+				return err
+			}
+			if done, err := c.machine(d); done {
+				return err
+			}
+			if d.ExpiresAt == nil {
+				fmt.Fprintf(c.Out, "%s never expires\n", d.Name)
+				return nil
+			}
+			fmt.Fprintf(c.Out, "%s expires at %s\n", d.Name, d.ExpiresAt.Local().Format(time.DateTime))
+			return nil
+		},
+	}
+}
+
 func (c *command) dbResetCommand() *cobra.Command {
 	var w waiting
 	cmd := &cobra.Command{
-		Use: "reset NAME", Short: "Bring a database back to what it was made from, at the same address", Args: args(cobra.ExactArgs(1)), ValidArgsFunction: c.completeDatabases,
+		Use: "reset NAME", Short: "Bring a database back to what it was made from, at the same address", Args: args(cobra.ExactArgs(1)), ValidArgsFunction: onlyFirst(c.completeDatabases),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			d, err := c.client().ResetDatabase(cmd.Context(), names[0])
 			if err != nil {
@@ -241,19 +267,33 @@ func (c *command) dbResetCommand() *cobra.Command {
 }
 
 func (c *command) dbDeleteCommand() *cobra.Command {
+	var force bool
 	var w waiting
 	cmd := &cobra.Command{
 		Use: "delete NAME...", Aliases: []string{"rm"}, Short: "Delete databases", Args: args(cobra.MinimumNArgs(1)), ValidArgsFunction: c.completeDatabases,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			return deleteAll(c, w, names,
-				func(name string) (dayfly.Database, error) { return c.client().DeleteDatabase(cmd.Context(), name) },
+				func(name string) (dayfly.Database, error) {
+					return c.client().DeleteDatabase(cmd.Context(), name, force)
+				},
 				func(d dayfly.Database) (dayfly.Database, error) {
 					return c.watchDatabase(cmd.Context(), d, w, func(dayfly.Database) bool { return false })
 				})
 		},
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "give up one whose server is not there")
 	w.flags(cmd.Flags())
 	return cmd
+}
+
+// onlyFirst completes a command's first argument alone.
+func onlyFirst(complete cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, given []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		if len(given) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return complete(cmd, given, prefix)
+	}
 }
 
 // completeDatabases completes the names of databases.

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -82,6 +83,18 @@ func TestADatabaseIsMadeShownResetAndDeletedByCommands(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}
 	}
+	if out := s.ok("db", "extend", "mine", "2h"); !regexp.MustCompile(`^mine expires at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n$`).MatchString(out) {
+		t.Errorf("extending prints %q", out)
+	}
+	extended := onlyJSON[dayfly.Database](t, s.ok("db", "extend", d.ID, "1h", "-o", "json"))
+	if extended.ID != d.ID || extended.ExpiresAt == nil || !extended.ExpiresAt.After(d.CreatedAt.Add(90*time.Minute)) {
+		t.Errorf("extended it is %+v", extended)
+	}
+	for line, want := range map[string]string{"db extend ": "mine\n:4\n", "db extend mine ": ":4\n", "db url ": "mine\n:4\n", "db reset mine ": ":4\n", "db delete mine ": "mine\n:4\n"} {
+		if out := s.ok(append([]string{"__complete"}, strings.Split(line, " ")...)...); out != want {
+			t.Errorf("%q is completed to %q, want %q", line, out, want)
+		}
+	}
 	host.Write(d.ID, "mine;")
 	copied := onlyJSON[dayfly.Database](t, s.ok("db", "create", "--from", "mine", "-o", "json"))
 	if got, _ := host.Content(copied.ID); got != "orders;mine;" || copied.From != "mine" {
@@ -137,6 +150,44 @@ func TestADumpComesFromStandardInputWithMaskAndFixtures(t *testing.T) {
 	}
 }
 
+func TestADumpWhoseSenderPausesKeepsNobodyFromEndingTheCommand(t *testing.T) {
+	s, _ := withDatabases(t)
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		stop bool // by the user
+	}{
+		"its time is over": {[]string{"template", "create", "slow", "--from-dump", "-", "--timeout", "300ms"}, 6, false},
+		"ctrl-c":           {[]string{"template", "create", "stopped", "--from-dump", "-"}, 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in, sender := io.Pipe()
+			defer sender.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			code := make(chan int, 1)
+			var out, err buffer
+			go func() {
+				code <- cli.Main(ctx, c.args, cli.Streams{In: in, Out: &out, Err: &err, Getenv: func(name string) string { return s.vars[name] }}, "v1")
+			}()
+			if _, err := sender.Write([]byte("the first half")); err != nil { // is read, so it is under way
+				t.Fatal(err)
+			}
+			if c.stop {
+				cancel()
+			}
+			select {
+			case got := <-code:
+				if got != c.code {
+					t.Errorf("it ended with %d, want %d: %s", got, c.code, err.String())
+				}
+			case <-time.After(time.Minute):
+				t.Error("it has not ended")
+			}
+		})
+	}
+}
+
 func TestCommandsOfDatabasesEndWithTheCodeOfWhatIsWrong(t *testing.T) {
 	s, host := withDatabases(t)
 	if r := s.run("db", "create"); r.code != 3 || !strings.Contains(r.err, "template create") {
@@ -157,6 +208,12 @@ func TestCommandsOfDatabasesEndWithTheCodeOfWhatIsWrong(t *testing.T) {
 		{[]string{"db", "delete", "gone"}, 3, "gone"},
 		{[]string{"db", "reset", "gone"}, 3, "gone"},
 		{[]string{"db", "list", "--env", "gone"}, 3, "gone"},
+		{[]string{"db", "extend", "gone", "1h"}, 3, "db list"},
+		{[]string{"db", "extend", "mine"}, 2, "accepts 2 arg"},
+		{[]string{"db", "extend", "mine", "soon"}, 2, "no duration"},
+		{[]string{"db", "extend", "mine", "0s"}, 2, "longer than nothing"},
+		{[]string{"db", "extend", "mine", "3h"}, 2, "--max-keep"},
+		{[]string{"db", "extend", "mine", "forever"}, 4, "--allow-forever"},
 		{[]string{"db", "create", "mine"}, 7, "mine"},
 		{[]string{"db", "create", "--keep", "soon"}, 2, "--keep"},
 		{[]string{"db", "create", "--keep", "3h"}, 2, "--max-keep"},

@@ -129,7 +129,7 @@ func (c *command) deleteCommand() *cobra.Command {
 				})
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "also when others borrow from it, or it belongs to a file")
+	cmd.Flags().BoolVar(&force, "force", false, "also when others borrow from it, or it belongs to a file; gives up what a server that is not there has of it")
 	w.flags(cmd.Flags())
 	return cmd
 }

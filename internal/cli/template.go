@@ -116,7 +116,7 @@ func (c *command) loadTemplate(ctx context.Context, name, file string, w waiting
 			return err
 		}
 		defer f.Close()
-		sent.Reader, sent.total = f, total
+		sent.Reader, sent.total = until(ctx, f), total
 		dump = sent
 	}
 	progress := c.newProgress("template " + name)
@@ -177,6 +177,50 @@ func (c *command) openDump(file string) (io.ReadCloser, int64, error) {
 		return nil, 0, usagef("--from-dump: %s is a folder: send it as tar, such as with `tar -C %s -c . | dayfly template create NAME --from-dump -`", file, filepath.Clean(file))
 	}
 	return f, info.Size(), nil
+}
+
+// until gives what a reader has until ctx ends, also while a read of it is blocked, as one of standard input is when
+// whoever writes there pauses: nothing else ends that. Such a read is left behind, with a buffer of its own.
+func until(ctx context.Context, r io.Reader) io.Reader {
+	return &abandonable{ctx: ctx, r: r, buffer: make([]byte, 256<<10), result: make(chan readResult, 1)}
+}
+
+type abandonable struct {
+	ctx    context.Context
+	r      io.Reader
+	buffer []byte // of the read that is under way
+	rest   []byte // of it, not handed on yet
+	err    error
+	result chan readResult
+}
+
+type readResult struct {
+	n   int
+	err error
+}
+
+// Read implements io.Reader.
+func (a *abandonable) Read(p []byte) (int, error) {
+	if len(a.rest) == 0 && a.err == nil {
+		if a.err = a.ctx.Err(); a.err == nil {
+			go func() {
+				n, err := a.r.Read(a.buffer)
+				a.result <- readResult{n, err}
+			}()
+			select {
+			case got := <-a.result:
+				a.rest, a.err = a.buffer[:got.n], got.err
+			case <-a.ctx.Done():
+				a.err = a.ctx.Err()
+			}
+		}
+	}
+	if len(a.rest) > 0 {
+		n := copy(p, a.rest)
+		a.rest = a.rest[n:]
+		return n, nil
+	}
+	return 0, a.err
 }
 
 // meter counts what is read.

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -110,7 +111,7 @@ func (c *Control) copyOf(req dayfly.DatabaseRequest) (rec dayfly.DatabaseRecord,
 	d := from.Value
 	switch st, _ := registry.Lookup(c.cache, registry.DatabaseStatuses, d.ID); {
 	case d.Deleting:
-		return rec, nil, dayfly.Errorf(dayfly.CodeConflict, "database %s is being deleted", from.Key)
+		return rec, nil, dayfly.Errorf(dayfly.CodeConflict, "database %s is being deleted: copy another one, or its template (--template %s)", from.Key, d.Template)
 	case st.Value.Phase != dayfly.DatabaseReady:
 		return rec, nil, dayfly.Errorf(dayfly.CodeConflict, "database %s is not ready yet: copy it when it is", from.Key)
 	case d.Node != c.config.DatabaseNode:
@@ -146,11 +147,15 @@ func (c *Control) copyOfTemplate(name string) (rec dayfly.DatabaseRecord, requir
 }
 
 func (c *Control) elsewhere(what, node string) error {
-	where := node
-	if n, ok := registry.Lookup(c.cache, registry.Nodes, node); ok {
-		where = cmp.Or(n.Value.Address, node)
+	n, ok := registry.Lookup(c.cache, registry.Nodes, node)
+	if !ok {
+		return dayfly.Errorf(dayfly.CodeUnavailable, "%s is kept by server %s, which is not there: start that one again", what, node)
 	}
-	return dayfly.Errorf(dayfly.CodeUnavailable, "%s is kept by another server: ask that one, %s", what, where)
+	where := cmp.Or(n.Value.Hostname, node)
+	if n.Value.Address != "" {
+		where += " (" + n.Value.Address + ")"
+	}
+	return dayfly.Errorf(dayfly.CodeUnavailable, "%s is kept by another server: ask that one, on %s (--server)", what, where)
 }
 
 // equip gives a new database its id, its address and its password. The port is held until release
@@ -268,8 +273,16 @@ func (c *Control) viewDatabase(r registry.Record[dayfly.DatabaseRecord], sizes m
 	if rec.Deleting {
 		d.Status = dayfly.DatabaseDeleting
 	}
+	if c.away(rec.Node) {
+		d.Message = fmt.Sprintf("server %s at %s, which keeps it, is not there: start that one again", rec.Node, rec.Host)
+		if rec.Owner == "" {
+			d.Message += ", or give the database up (dayfly db delete --force " + r.Key + ")"
+		}
+	}
 	if password, err := c.vault.Unseal(rec.Password); err != nil {
-		d.Status, d.Message = dayfly.DatabaseFailed, "its password cannot be read: "+err.Error()
+		if d.Message == "" && !rec.Deleting { // else there is more to say
+			d.Status, d.Message = dayfly.DatabaseFailed, "its password cannot be read: "+err.Error()
+		}
 	} else {
 		d.Password = password.Reveal()
 		d.URL = databaseURL(rec, d.Password)
@@ -325,6 +338,65 @@ func (c *Control) ResetDatabase(ctx context.Context, name string) (dayfly.Databa
 	}
 }
 
+// PatchDatabase changes how long a database lives. ifMatch is the revision that it must have; 0 = any.
+func (c *Control) PatchDatabase(ctx context.Context, name string, patch dayfly.DatabasePatch, ifMatch int64) (dayfly.Database, error) {
+	none := dayfly.Database{}
+	for attempt := 0; ; attempt++ {
+		r, err := c.databaseRecord(name)
+		if err != nil {
+			return none, err
+		}
+		rec := r.Value
+		switch {
+		case ifMatch != 0 && ifMatch != r.Revision:
+			return none, dayfly.Errorf(dayfly.CodeConflict, "database %s was changed meanwhile: look at it again", r.Key)
+		case rec.Deleting:
+			return none, dayfly.Errorf(dayfly.CodeConflict, "database %s is being deleted", r.Key)
+		case rec.Owner != "":
+			return none, dayfly.Errorf(dayfly.CodeConflict,
+				"database %s belongs to environment %s and lives as long as that: `dayfly extend %s` lets both live on", r.Key, rec.Environment, rec.Environment)
+		}
+		if patch.ExtendBy != nil {
+			if err := c.extendDatabase(&rec, *patch.ExtendBy); err != nil {
+				return none, err
+			}
+		}
+		err = c.commit(ctx, registry.Update(registry.Databases, r.Key, rec, r.Revision))
+		switch {
+		case err == nil:
+			return c.Database(ctx, rec.ID)
+		case dayfly.ErrorCode(err) != dayfly.CodeConflict || attempt == 5:
+			return none, err
+		}
+		if err := c.databaseNow(ctx, r.Key); err != nil {
+			return none, err
+		}
+	}
+}
+
+// extendDatabase lets a record live at least so long from now on.
+func (c *Control) extendDatabase(rec *dayfly.DatabaseRecord, by dayfly.Duration) error {
+	if by == 0 {
+		return dayfly.Invalid(dayfly.Problem{Field: "extend", Message: "has to be longer than nothing"})
+	}
+	life, err := c.life(by, dayfly.Project{})
+	var invalid *dayfly.Error
+	if errors.As(err, &invalid) {
+		for i := range invalid.Problems {
+			invalid.Problems[i].Field = "extend"
+		}
+	}
+	switch end := c.now().Add(time.Duration(life)); {
+	case err != nil:
+		return err
+	case life == dayfly.Forever:
+		rec.ExpiresAt = nil
+	case rec.ExpiresAt != nil && end.After(*rec.ExpiresAt):
+		rec.ExpiresAt = &end
+	}
+	return nil
+}
+
 // databaseNow waits until the cache has what is known of a database now.
 func (c *Control) databaseNow(ctx context.Context, name string) error {
 	fresh, err := registry.Get(ctx, c.store, registry.Databases, name)
@@ -337,8 +409,89 @@ func (c *Control) databaseNow(ctx context.Context, name string) error {
 	return c.cache.Wait(ctx, fresh.Revision)
 }
 
-// DeleteDatabase marks a database as on its way out and gives it as it is then.
-func (c *Control) DeleteDatabase(ctx context.Context, name string) (dayfly.Database, error) {
+// away says whether another server is not there.
+func (c *Control) away(node string) bool {
+	return node != c.config.DatabaseNode && registry.IsAway(c.cache, node)
+}
+
+// giveUp forgets what servers that are not there have of an environment that is being deleted. A server that
+// comes back finds that it has what no record knows, and takes that away. It waits for no revision: a record that
+// changes meanwhile is none that anybody needs.
+func (c *Control) giveUp(ctx context.Context, environmentID string) error {
+	var ops []registry.Op
+	for d := range registry.DeploymentsOf(c.cache, environmentID) {
+		if c.away(d.Value.Node) {
+			ops = append(ops, registry.Delete(registry.Deployments, d.Key), registry.Delete(registry.Observed, d.Key))
+		}
+	}
+	for d := range registry.DatabasesOf(c.cache, environmentID) {
+		if c.away(d.Value.Node) {
+			ops = append(ops, registry.Delete(registry.Databases, d.Key), registry.Delete(registry.DatabaseStatuses, d.Value.ID))
+		}
+	}
+	for some := range slices.Chunk(ops, maxGivenUp) {
+		if err := c.commit(ctx, some...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Missed finds the servers that are not there and have something.
+func (c *Control) Missed() (list []dayfly.Finding) {
+	type missed struct {
+		hosts, has []string
+	}
+	all := map[string]*missed{}
+	note := func(node, host, what string) {
+		if !c.away(node) {
+			return
+		}
+		if all[node] == nil {
+			all[node] = &missed{}
+		}
+		m := all[node]
+		if host != "" && !slices.Contains(m.hosts, host) {
+			m.hosts = append(m.hosts, host)
+		}
+		if !slices.Contains(m.has, what) {
+			m.has = append(m.has, what)
+		}
+	}
+	for d := range registry.All(c.cache, registry.Databases) {
+		note(d.Value.Node, d.Value.Host, "database "+d.Key)
+	}
+	for v := range registry.All(c.cache, registry.TemplateVersions) {
+		note(v.Value.Node, "", "template "+v.Value.Template)
+	}
+	for d := range registry.All(c.cache, registry.Deployments) {
+		note(d.Value.Node, "", d.Value.Key.Service+" of "+cmp.Or(d.Value.Environment, "project "+d.Value.Key.Project))
+	}
+	for _, node := range slices.Sorted(maps.Keys(all)) {
+		m, name, more := all[node], node, ""
+		if len(m.hosts) > 0 {
+			name += " at " + strings.Join(m.hosts, ", ")
+		}
+		if n := len(m.has); n > maxNamed {
+			m.has, more = m.has[:maxNamed], fmt.Sprintf(" and %d more", n-maxNamed)
+		}
+		list = append(list, dayfly.Finding{
+			Check: "servers", Message: fmt.Sprintf("server %s is not there, and has %s%s", name, strings.Join(m.has, ", "), more),
+			Advice: "start it again; or, if it never comes back, give up what it has: dayfly delete --force NAME, dayfly db delete --force NAME",
+		})
+	}
+	return list
+}
+
+// maxNamed is how many things a sentence names.
+const maxNamed = 10
+
+// maxGivenUp keeps a transaction below what etcd takes.
+const maxGivenUp = 100
+
+// DeleteDatabase marks a database as on its way out and gives it as it is then. With Force one whose server is
+// not there is forgotten at once.
+func (c *Control) DeleteDatabase(ctx context.Context, name string, o dayfly.DeleteOptions) (dayfly.Database, error) {
 	for attempt := 0; ; attempt++ {
 		r, err := c.databaseRecord(name)
 		if err != nil {
@@ -349,8 +502,13 @@ func (c *Control) DeleteDatabase(ctx context.Context, name string) (dayfly.Datab
 			return dayfly.Database{}, dayfly.Errorf(dayfly.CodeConflict,
 				"database %s belongs to environment %s and goes with it: `dayfly db reset %s` gives a fresh one", r.Key, rec.Environment, r.Key)
 		}
-		if !rec.Deleting {
-			rec.Deleting = true
+		given := o.Force && c.away(rec.Node)
+		deleting := rec.Deleting
+		rec.Deleting = true
+		switch {
+		case given:
+			err = c.commit(ctx, registry.DeleteIf(registry.Databases, r.Key, r.Revision), registry.Delete(registry.DatabaseStatuses, rec.ID))
+		case !deleting:
 			err = c.commit(ctx, registry.Update(registry.Databases, r.Key, rec, r.Revision))
 		}
 		switch {

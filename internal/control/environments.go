@@ -62,6 +62,7 @@ func (c *Control) routed(ctx context.Context) {
 func (c *Control) view(r registry.Record[dayfly.EnvironmentRecord]) dayfly.Environment {
 	in := registry.Gather(c.cache, r)
 	in.URL, in.Lenders = c.config.PublicURL, registry.Lenders(c.cache, in)
+	in.Away = status.Others(in.Away, c.config.DatabaseNode)
 	return status.View(in)
 }
 
@@ -189,7 +190,11 @@ func (c *Control) DeleteEnvironment(ctx context.Context, name string, o dayfly.D
 		return dayfly.Environment{}, dayfly.Errorf(dayfly.CodeConflict,
 			"environments borrow from %s: %s: delete them first, or leave them without what they borrow (--force)", r.Key, strings.Join(names, ", "))
 	}
-	return c.deleteRecord(ctx, r, true)
+	env, err := c.deleteRecord(ctx, r, true)
+	if err != nil || !o.Force {
+		return env, err
+	}
+	return env, c.giveUp(ctx, env.ID)
 }
 
 // Expire ends the environments whose life is over and says which.

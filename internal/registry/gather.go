@@ -52,10 +52,47 @@ func Gather(cache *Cache, r Record[dayfly.EnvironmentRecord]) status.Input {
 			}
 		}
 	}
+	if r.Value.Deleting {
+		in.Away = away(cache, in)
+	}
 	for reg := range RegistrationsOf(cache, r.Value.Spec.Project, r.Key) {
 		in.Registered = append(in.Registered, reg.Value)
 	}
 	return in
+}
+
+// IsAway says whether a server is not there: nobody has heard of it for as long as its lease.
+func IsAway(cache *Cache, node string) bool {
+	_, there := Lookup(cache, Nodes, node)
+	return node != "" && !there
+}
+
+// away gives the servers that are not there and have something of an environment's own.
+func away(cache *Cache, in status.Input) (list []status.Away) {
+	add := func(node, host, what string) {
+		if !IsAway(cache, node) {
+			return
+		}
+		at := slices.IndexFunc(list, func(a status.Away) bool { return a.Node == node })
+		if at < 0 {
+			at, list = len(list), append(list, status.Away{Node: node})
+		}
+		if list[at].Host == "" {
+			list[at].Host = host
+		}
+		if !slices.Contains(list[at].Has, what) {
+			list[at].Has = append(list[at].Has, what)
+		}
+	}
+	for _, d := range in.Deployments {
+		if d.Key.Owner == in.Record.ID {
+			add(d.Node, "", d.Key.Service)
+		}
+	}
+	for d := range DatabasesOf(cache, in.Record.ID) {
+		add(d.Value.Node, d.Value.Host, "the database "+d.Value.Label)
+	}
+	return list
 }
 
 // sharedBy gives the ids of the shared deployments that an environment wants or is served by.

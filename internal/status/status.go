@@ -29,6 +29,41 @@ type Input struct {
 	// Pool is how many instances of a version have registered themselves, by service of those that are
 	// provided so.
 	Pool map[string]int
+	// Away are the servers that are not there and have something of an environment that is being deleted.
+	Away []Away
+}
+
+// Away is a server that is not there.
+type Away struct {
+	Node string
+	Host string   // where it was reached; "" = not known
+	Has  []string // what only it can take away
+}
+
+// String says which server it is, and what it has.
+func (a Away) String() string {
+	name := a.Node
+	if a.Host != "" {
+		name += " at " + a.Host
+	}
+	return fmt.Sprintf("server %s, which has %s and is not there", name, strings.Join(a.Has, ", "))
+}
+
+// Others leaves out the server that asks: it is there, whatever the state knows of it at the moment.
+func Others(away []Away, self string) []Away {
+	return slices.DeleteFunc(away, func(a Away) bool { return a.Node == self })
+}
+
+// HeldUp says for whom the end of an environment waits that may never come back; "" = for nobody.
+func HeldUp(in Input) string {
+	if !in.Record.Deleting || len(in.Away) == 0 {
+		return ""
+	}
+	servers := make([]string, len(in.Away))
+	for i, a := range in.Away {
+		servers[i] = a.String()
+	}
+	return fmt.Sprintf("waits for %s: start it again, or give up what it has (dayfly delete --force %s)", strings.Join(servers, ", and "), in.Record.Spec.Name)
 }
 
 // View computes what the API answers about an environment.
@@ -44,7 +79,7 @@ func View(in Input) dayfly.Environment {
 	if in.Resolution == nil {
 		switch {
 		case rec.Deleting:
-			env.Phase = dayfly.PhaseDeleting
+			env.Phase, env.Message = dayfly.PhaseDeleting, HeldUp(in)
 		case rec.Problem != "":
 			env.Phase, env.Message = dayfly.PhaseFailed, rec.Problem
 		default:
@@ -129,10 +164,13 @@ func View(in Input) dayfly.Environment {
 			env.Phase = dayfly.PhaseDegraded
 		}
 	}
+	env.Message = strings.Join(messages, "; ")
 	if rec.Deleting {
 		env.Phase = dayfly.PhaseDeleting
+		if held := HeldUp(in); held != "" { // how the rest of it is matters no more
+			env.Message = held
+		}
 	}
-	env.Message = strings.Join(messages, "; ")
 	return env
 }
 

@@ -102,6 +102,8 @@ func TestScripts(t *testing.T) {
 			"jq":        cmdJQ,
 			"absent":    cmdAbsent,
 			"hook":      cmdHook,
+			"other":     cmdOther,
+			"left":      cmdLeft,
 			"until":     cmdUntil,
 			"processes": cmdProcesses,
 			"appears":   cmdAppears,
@@ -151,7 +153,10 @@ func setup(env *testscript.Env) error {
 	env.Setenv("NO_COLOR", "1")
 	s := &server{}
 	env.Values[serverKey{}] = s
-	env.Defer(func() { s.takeDown(env) })
+	other := &server{}
+	env.Values[otherKey{}] = other
+	env.Defer(func() { s.takeDown(env, "data") })
+	env.Defer(func() { other.takeDown(env, "other") })
 	return nil
 }
 
@@ -240,7 +245,7 @@ func (s *server) end(ts *testscript.TestScript, signal syscall.Signal) {
 }
 
 // takeDown ends the server and everything that its services left running.
-func (s *server) takeDown(env *testscript.Env) {
+func (s *server) takeDown(env *testscript.Env, data string) {
 	if s.args == nil {
 		return
 	}
@@ -249,7 +254,7 @@ func (s *server) takeDown(env *testscript.Env) {
 		s.cmd.Wait()
 	}
 	groups := map[string]bool{}
-	for _, pid := range below(filepath.Join(env.WorkDir, "data")) {
+	for _, pid := range below(filepath.Join(env.WorkDir, data)) {
 		if group := groupsOf(pid); group != "" {
 			groups[group] = true
 		}

@@ -61,15 +61,25 @@ func (c *Client) WaitDatabase(ctx context.Context, name string) (d dayfly.Databa
 // holdFor is how long an answer is held at most.
 const holdFor = "10s"
 
+// ExtendDatabase lets a database live at least so long from now on.
+func (c *Client) ExtendDatabase(ctx context.Context, name string, by dayfly.Duration) (d dayfly.Database, err error) {
+	err = c.do(ctx, http.MethodPatch, db(name), nil, map[string]any{"extend": by}, &d)
+	return d, err
+}
+
 // ResetDatabase begins to bring a database back to what it was made from.
 func (c *Client) ResetDatabase(ctx context.Context, name string) (d dayfly.Database, err error) {
 	err = c.do(ctx, http.MethodPost, db(name)+"/reset", nil, nil, &d)
 	return d, err
 }
 
-// DeleteDatabase begins to delete a database.
-func (c *Client) DeleteDatabase(ctx context.Context, name string) (d dayfly.Database, err error) {
-	err = c.do(ctx, http.MethodDelete, db(name), nil, nil, &d)
+// DeleteDatabase begins to delete a database. Force gives up one whose server is not there.
+func (c *Client) DeleteDatabase(ctx context.Context, name string, force bool) (d dayfly.Database, err error) {
+	query := url.Values{}
+	if force {
+		query.Set("force", "true")
+	}
+	err = c.do(ctx, http.MethodDelete, db(name), query, nil, &d)
 	return d, err
 }
 

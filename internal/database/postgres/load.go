@@ -216,6 +216,9 @@ func (t *load) fresh(ctx context.Context, p programs, data string) error {
 	c := &cluster{e: t.e, p: p, a: t.a, dir: t.dir, data: data, port: loadPort}
 	// Small segments of the log: a clone begins with one of its own.
 	said, err := c.exec(ctx, program{name: "initdb", dir: t.work, args: []string{"--pgdata=" + data, "--username=" + admin, "--auth=reject", "--encoding=UTF8", "--locale=C.UTF-8", "--wal-segsize=1", "--no-sync"}})
+	if errors.Is(err, fs.ErrPermission) {
+		return dayfly.Errorf(dayfly.CodeFailed, "a database cluster cannot be made: the database server's user cannot enter a folder above %s: let everybody enter them (chmod o+x; `dayfly doctor` names them): %w", data, err)
+	}
 	if err != nil {
 		return dayfly.Errorf(dayfly.CodeFailed, "a database cluster cannot be made: %w: %s", err, said.lines(10))
 	}
@@ -358,7 +361,11 @@ func (t *load) restore(ctx context.Context, from archive) (string, error) {
 		if ctx.Err() != nil {
 			return err
 		}
-		return dayfly.Errorf(dayfly.CodeFailed, "the dump cannot be restored: %s", orElse(said.lines(10), err.Error()))
+		why := orElse(said.lines(10), err.Error())
+		if strings.Contains(why, "end of file") {
+			return dayfly.Errorf(dayfly.CodeInvalid, "the dump is truncated: it ends in the middle (%s)", why)
+		}
+		return dayfly.Errorf(dayfly.CodeFailed, "the dump cannot be restored: %s", why)
 	}
 	var list, schema bytes.Buffer
 	if said, err := t.c.exec(ctx, program{name: "pg_restore", args: []string{"--list", "--format=" + from.format, from.path}, out: &list}); err != nil {

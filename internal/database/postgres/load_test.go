@@ -272,7 +272,7 @@ func TestADumpThatCannotBeLoadedSaysWhyAndLeavesNothing(t *testing.T) {
 		"before its end":            {whole[:strings.Index(whole, "--\n-- PostgreSQL database dump complete")], dayfly.CodeInvalid, "truncated"},
 		"in the middle of gzip":     {string(gzipped([]byte(whole))[:60]), dayfly.CodeInvalid, "truncated"},
 		"in the middle of zstd":     {string(zstded([]byte(whole))[:60]), dayfly.CodeInvalid, "truncated"},
-		"half an archive":           {"PGDMP\x01\x0e\x00\x04\x08\x01", dayfly.CodeFailed, "restore"},
+		"half an archive":           {"PGDMP\x01\x0e\x00\x04\x08\x01", dayfly.CodeInvalid, "truncated"},
 		"a tar of something else":   {string(strangeTar(t, "etc/passwd")), dayfly.CodeInvalid, "no part of a dump"},
 		"an empty folder as tar":    {string(strangeTar(t, "")), dayfly.CodeInvalid, "toc.dat"},
 		"psql is sent away":         {"CREATE TABLE a (b int);\n\\q\n" + strings.Repeat("SELECT 1;\n", 200000), dayfly.CodeFailed, "before its end"},
