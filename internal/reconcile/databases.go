@@ -43,47 +43,13 @@ type databases struct {
 	jobs    map[string]*job
 	ensured map[string]bool      // whose server this life has seen take connections
 	since   map[string]time.Time // since when what no record knows is known
-	retries map[string]retry
+	retries *retries
 
 	background sync.WaitGroup
 }
 
-// retry is when something that has failed is tried again. It is at once when its record has changed.
-type retry struct {
-	revision int64
-	failures int
-	at       time.Time
-}
-
-const (
-	firstRetry = 100 * time.Millisecond
-	lastRetry  = 30 * time.Second
-)
-
-// failed notes a failure and gives the time until the next try.
-func (d *databases) failed(id string, revision int64) time.Duration {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	r := d.retries[id]
-	if r.revision != revision {
-		r = retry{revision: revision}
-	}
-	wait := min(lastRetry, firstRetry<<min(r.failures, 10))
-	r.failures, r.at = r.failures+1, time.Now().Add(wait)
-	d.retries[id] = r
-	return wait
-}
-
-// patient says whether something that failed is still left alone.
-func (d *databases) patient(id string, revision int64) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	r, ok := d.retries[id]
-	return ok && r.revision == revision && time.Now().Before(r.at)
-}
-
 func newDatabases(r *Reconciler) *databases {
-	d := &databases{Reconciler: r, jobs: map[string]*job{}, ensured: map[string]bool{}, since: map[string]time.Time{}, retries: map[string]retry{}}
+	d := &databases{Reconciler: r, jobs: map[string]*job{}, ensured: map[string]bool{}, since: map[string]time.Time{}, retries: newRetries()}
 	d.databases = newWorker("database", d.database, r.Logger)
 	d.versions = newWorker("template version", d.version, r.Logger)
 	return d
@@ -188,8 +154,9 @@ func (d *databases) running(id string) bool {
 
 // start runs a job in the background; its end brings its object before the worker again.
 func (d *databases) start(ctx context.Context, w *worker, id, kind string, revision int64, do func(context.Context) error) {
-	if d.patient(id, revision) {
-		return // its time is in the queue
+	if wait := d.retries.wait(id, revision); wait > 0 {
+		w.addAfter(id, wait)
+		return
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	d.mu.Lock()
@@ -203,13 +170,16 @@ func (d *databases) start(ctx context.Context, w *worker, id, kind string, revis
 		delete(d.jobs, id)
 		d.mu.Unlock()
 		switch {
-		case err == nil || cancelled:
+		case err == nil:
+			d.retries.done(id)
+			w.add(id)
+		case cancelled:
 			w.add(id)
 		case dayfly.ErrorCode(err) == dayfly.CodeConflict:
 			w.addAfter(id, 10*time.Millisecond)
 		default:
 			d.Logger.Warn(w.kind+": "+kind+" failed; it is tried again", "id", id, "error", err)
-			w.addAfter(id, d.failed(id, revision))
+			w.addAfter(id, d.retries.failed(id, revision, err))
 		}
 	})
 }
@@ -314,9 +284,6 @@ func (d *databases) make(ctx context.Context, r registry.Record[dayfly.DatabaseR
 		return errors.Join(err, d.publish(ctx, r, dayfly.DatabaseFailed, err.Error(), done))
 	}
 	d.setEnsured(r.Value.ID, true)
-	d.mu.Lock()
-	delete(d.retries, r.Value.ID)
-	d.mu.Unlock()
 	return d.publish(ctx, r, dayfly.DatabaseReady, "", r.Value.Resets)
 }
 

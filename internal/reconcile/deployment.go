@@ -45,13 +45,13 @@ func (r *Reconciler) deployment(ctx context.Context, id string) error {
 		if r.busy(id, "remove") {
 			return nil
 		}
-		r.start(ctx, id, "remove", func(ctx context.Context) error { return r.remove(ctx, d.Value) })
+		r.start(ctx, id, "remove", d.Revision, func(ctx context.Context) error { return r.remove(ctx, d.Value) })
 		return nil
 	}
 	preparing := r.busy(id, "")
 	if seen == nil || seen.Phase == dayfly.DeploymentPending {
 		if !preparing {
-			r.start(ctx, id, "prepare", func(ctx context.Context) error { return r.prepare(ctx, d.Value) })
+			r.start(ctx, id, "prepare", d.Revision, func(ctx context.Context) error { return r.prepare(ctx, d.Value) })
 			preparing = true
 		}
 	} else if !preparing && seen.Replicas != d.Value.Replicas && prepared(*seen) {
@@ -59,6 +59,7 @@ func (r *Reconciler) deployment(ctx context.Context, id string) error {
 		if err := r.Runner.Ensure(ctx, d.Value, d.Value.Replicas); err != nil {
 			return err
 		}
+		r.tellStart(ctx, d.Value, seen.Replicas)
 		if seen, err = r.observe(ctx, id); err != nil {
 			return err
 		}
@@ -91,7 +92,7 @@ func (r *Reconciler) orphan(ctx context.Context, id string) error {
 		r.deployments.addAfter(id, wait)
 		return nil
 	}
-	r.start(ctx, id, "remove", func(ctx context.Context) error {
+	r.start(ctx, id, "remove", 0, func(ctx context.Context) error {
 		r.Logger.Info("removing a deployment that no environment knows", "deployment", id)
 		return r.Runner.Remove(ctx, id)
 	})
@@ -129,8 +130,13 @@ func (r *Reconciler) busy(id, kind string) bool {
 	return true
 }
 
-// start runs a job in the background; its end brings the deployment before its worker again.
-func (r *Reconciler) start(ctx context.Context, id, kind string, do func(context.Context) error) {
+// start runs a job in the background; its end brings the deployment before its worker again. A job that has
+// failed is not run before its time, unless the record has another revision: then something else is wanted.
+func (r *Reconciler) start(ctx context.Context, id, kind string, revision int64, do func(context.Context) error) {
+	if wait := r.retries.wait(id, revision); wait > 0 {
+		r.deployments.addAfter(id, wait)
+		return
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	r.mu.Lock()
 	r.jobs[id] = &job{kind, cancel}
@@ -142,12 +148,17 @@ func (r *Reconciler) start(ctx context.Context, id, kind string, do func(context
 		r.mu.Lock()
 		delete(r.jobs, id)
 		r.mu.Unlock()
-		if err != nil && !cancelled {
-			r.Logger.Warn("deployment: "+kind+" failed; it is tried again", "deployment", id, "error", err)
-			r.deployments.addRateLimited(id)
-			return
+		switch {
+		case err == nil:
+			r.retries.done(id)
+			r.deployments.add(id)
+		case cancelled:
+			r.deployments.add(id)
+		default:
+			wait := r.retries.failed(id, revision, err)
+			r.Logger.Warn("deployment: "+kind+" failed; it is tried again", "deployment", id, "after", wait, "error", err)
+			r.deployments.addAfter(id, wait)
 		}
-		r.deployments.add(id)
 	})
 }
 
@@ -170,6 +181,9 @@ func (r *Reconciler) remove(ctx context.Context, d dayfly.Deployment) error {
 		return err
 	}
 	crash.Point("after Remove")
+	r.mu.Lock()
+	delete(r.asked, d.ID)
+	r.mu.Unlock()
 	_, err := registry.Commit(ctx, r.Store,
 		registry.Delete(registry.Observed, d.ID),
 		registry.Delete(registry.Deployments, d.ID),
@@ -190,6 +204,9 @@ func (r *Reconciler) publish(ctx context.Context, rec registry.Record[dayfly.Dep
 	}
 	if preparing && (seen == nil || seen.Phase == dayfly.DeploymentPending) {
 		status.Phase = dayfly.DeploymentBuilding
+		if problem := r.retries.problem(d.ID, rec.Revision); problem != "" {
+			status.Message = "could not be prepared, and is tried again: " + problem
+		}
 	}
 	before, ok := registry.Lookup(r.Cache, registry.Observed, d.ID)
 	if ok && before.Value.Phase == status.Phase {
@@ -207,10 +224,34 @@ func (r *Reconciler) publish(ctx context.Context, rec registry.Record[dayfly.Dep
 		}
 		return err
 	}
-	if !ok || before.Value.Phase != status.Phase {
+	if !ok || before.Value.Phase != status.Phase || before.Value.Message == "" && status.Phase == dayfly.DeploymentBuilding {
 		r.tellDeployment(ctx, d, before.Value.Phase, status)
 	}
 	return r.Cache.Wait(ctx, revision)
+}
+
+// tellStart makes an event of instances that are being started. It is told here and not where it is planned:
+// what is planned at once may have to be built first.
+func (r *Reconciler) tellStart(ctx context.Context, d dayfly.Deployment, before int) {
+	r.mu.Lock()
+	// A runner that is a cluster may show a little later what it was asked for.
+	before = max(before, r.asked[d.ID])
+	r.asked[d.ID] = d.Replicas
+	r.mu.Unlock()
+	if d.Replicas <= before {
+		return
+	}
+	e := dayfly.Event{
+		Environment: d.Environment, Service: d.Key.Service, Kind: dayfly.EventStep, Reason: "start", Cause: "depends on nothing",
+		Message: fmt.Sprintf("starting %d of %s", d.Replicas-before, d.Key.Service),
+	}
+	switch {
+	case before > 0:
+		e.Cause = fmt.Sprintf("%d wanted, %d asked for so far", d.Replicas, before)
+	case len(d.Definition.DependsOn) > 0:
+		e.Cause = "all it depends on is there"
+	}
+	r.event(ctx, d.Key.Owner, e)
 }
 
 // tellDeployment makes an event of a change of a deployment's phase.
@@ -220,6 +261,9 @@ func (r *Reconciler) tellDeployment(ctx context.Context, d dayfly.Deployment, be
 	switch now.Phase {
 	case dayfly.DeploymentBuilding:
 		e.Message = fmt.Sprintf("preparing %s at %s", service, short(d.Key.Version))
+		if now.Message != "" {
+			e.Kind, e.Reason, e.Message = dayfly.EventWarning, "prepare-failed", service+": "+now.Message
+		}
 	case dayfly.DeploymentPrepared:
 		if before != dayfly.DeploymentBuilding {
 			return

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
@@ -21,6 +22,7 @@ func (r *Reconciler) environment(ctx context.Context, name string) error {
 	}
 	state := registry.Gather(r.Cache, rec)
 	r.tellPhase(ctx, state)
+	r.tellHeldUp(ctx, state)
 	input, fresh := r.planInput(state)
 	p := plan.Make(input)
 	if left, err := r.databasesLeft(ctx, rec, p); left || err != nil {
@@ -190,7 +192,10 @@ func (r *Reconciler) tellStep(ctx context.Context, state status.Input, s plan.St
 	e := dayfly.Event{Environment: state.Record.Spec.Name, Service: s.Service, Kind: dayfly.EventStep, Cause: s.Cause}
 	switch s.Kind {
 	case plan.Start:
-		e.Reason, e.Message = "start", fmt.Sprintf("starting %d of %s", s.Replicas, s.Service)
+		if !isShared(state, s.Service) {
+			return // its deployment tells it, when it comes to that
+		}
+		e.Reason, e.Message = "start", s.Service+" is prepared and started once for all who share it"
 	case plan.Shift:
 		if !takesRequests(state, s.Service) {
 			return
@@ -210,8 +215,37 @@ func (r *Reconciler) tellStep(ctx context.Context, state status.Input, s plan.St
 	if s.Kind == plan.Forget {
 		r.mu.Lock()
 		delete(r.phases, state.Record.ID)
+		delete(r.heldUp, state.Record.ID)
 		r.mu.Unlock()
 	}
+}
+
+// isShared says whether a service is a deployment that environments of the project share: what becomes of
+// that is told to nobody's environment.
+func isShared(state status.Input, service string) bool {
+	return state.Resolution != nil && slices.ContainsFunc(state.Resolution.Services, func(rs dayfly.ResolvedService) bool {
+		return rs.Name == service && rs.From == dayfly.FromShared
+	})
+}
+
+// tellHeldUp makes an event of an end that waits for a server which may never come back.
+func (r *Reconciler) tellHeldUp(ctx context.Context, state status.Input) {
+	state.Away = status.Others(state.Away, r.NodeID)
+	held := status.HeldUp(state)
+	r.mu.Lock()
+	before := r.heldUp[state.Record.ID]
+	if held == "" {
+		delete(r.heldUp, state.Record.ID)
+	} else {
+		r.heldUp[state.Record.ID] = held
+	}
+	r.mu.Unlock()
+	if held == "" || held == before {
+		return
+	}
+	r.event(ctx, state.Record.ID, dayfly.Event{
+		Environment: state.Record.Spec.Name, Kind: dayfly.EventWarning, Reason: "server-away", Message: held,
+	})
 }
 
 // takesRequests says whether a service has a port.

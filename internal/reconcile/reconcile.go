@@ -82,7 +82,10 @@ type Reconciler struct {
 	mu      sync.Mutex
 	orphans map[string]time.Time    // since when a deployment without a record is known
 	jobs    map[string]*job         // by deployment
+	retries *retries                // of jobs
+	asked   map[string]int          // instances, by deployment, as last asked of the runner
 	phases  map[string]dayfly.Phase // of environments, as last told in an event
+	heldUp  map[string]string       // for whom the end of environments waits, as last told in an event
 	left    []dayfly.Leftover       // as last noticed by the sweepers
 	unused  map[string]time.Time    // since when nobody refers to a shared deployment, as far as this server looks after that
 
@@ -91,7 +94,7 @@ type Reconciler struct {
 
 // New makes a Reconciler; Run starts it.
 func New(config Config, parts Parts) *Reconciler {
-	r := &Reconciler{Config: config, Parts: parts, orphans: map[string]time.Time{}, jobs: map[string]*job{}, phases: map[string]dayfly.Phase{}}
+	r := &Reconciler{Config: config, Parts: parts, orphans: map[string]time.Time{}, jobs: map[string]*job{}, retries: newRetries(), asked: map[string]int{}, phases: map[string]dayfly.Phase{}, heldUp: map[string]string{}}
 	r.environments = newWorker("environment", r.environment, parts.Logger)
 	r.deployments = newWorker("deployment", r.deployment, parts.Logger)
 	if r.Keeper != nil {
@@ -211,6 +214,12 @@ func (r *Reconciler) watch(ctx context.Context) {
 		switch c.Kind {
 		case registry.Environments.Name(), registry.Resolutions.Name(), registry.Releases.Name():
 			r.environments.add(c.Key)
+		case registry.Nodes.Name():
+			for e := range registry.All(r.Cache, registry.Environments) {
+				if e.Value.Deleting { // it may wait for just this server
+					r.environments.add(e.Key)
+				}
+			}
 		case registry.Deployments.Name(), registry.Observed.Name():
 			if d, ok := registry.Lookup(r.Cache, registry.Deployments, c.Key); ok {
 				note(d.Value)

@@ -46,12 +46,6 @@ func (w *worker) addAfter(key string, d time.Duration) {
 	}
 }
 
-func (w *worker) addRateLimited(key string) {
-	if q := w.current(); q != nil {
-		q.AddRateLimited(key)
-	}
-}
-
 // run works with n goroutines until ctx ends. It may be called again then: a server can
 // lose its role and get it back. begin is called when keys can be added.
 func (w *worker) run(ctx context.Context, n int, begin func()) {
