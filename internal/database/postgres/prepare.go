@@ -44,6 +44,11 @@ func verifier(password string) (string, error) {
 	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", rounds, b64(salt), b64(stored[:]), b64(mac("Server Key"))), nil
 }
 
+type verified struct {
+	text string
+	err  error
+}
+
 // checkPassword wants what needs no normalization before it is hashed, and cannot be guessed.
 func checkPassword(password string) error {
 	if password == "" || bytes.ContainsFunc([]byte(password), func(r rune) bool { return r <= ' ' || r > '~' }) {
@@ -65,6 +70,17 @@ func (e *Engine) Prepare(ctx context.Context, dir string, clone database.Clone) 
 	if err := errors.Join(remove(c.log), remove(filepath.Join(c.data, "postmaster.pid")), remove(filepath.Join(c.data, "postmaster.opts"))); err != nil {
 		return err
 	}
+	// All of it is done while the server starts.
+	read, secret := make(chan struct{}), make(chan verified, 1)
+	go func() {
+		defer close(read)
+		c.readAhead()
+	}()
+	defer func() { <-read }()
+	go func() {
+		text, err := verifier(clone.Password)
+		secret <- verified{text, err}
+	}()
 	s, err := e.startClone(ctx, c, clone)
 	if err != nil {
 		return err
@@ -75,9 +91,9 @@ func (e *Engine) Prepare(ctx context.Context, dir string, clone database.Clone) 
 			err = errors.Join(err, c.stop(context.WithoutCancel(ctx), false))
 		}
 	}()
-	secret, err := verifier(clone.Password)
-	if err != nil {
-		return err
+	password := <-secret
+	if password.err != nil {
+		return password.err
 	}
 	conn, err := c.connect(ctx, admin, n.Database)
 	if err != nil {
@@ -87,14 +103,14 @@ func (e *Engine) Prepare(ctx context.Context, dir string, clone database.Clone) 
 	heir := clone.User
 	if heir != n.Owner {
 		// The role that owned everything so far goes by another name: one row is written however much it owns.
-		_, err = conn.PgConn().Exec(ctx, "BEGIN; ALTER ROLE "+quoteName(n.Owner)+" RENAME TO "+quoteName(clone.User)+"; "+login(clone.User, secret)+" COMMIT").ReadAll()
+		_, err = conn.PgConn().Exec(ctx, "BEGIN; ALTER ROLE "+quoteName(n.Owner)+" RENAME TO "+quoteName(clone.User)+"; "+login(clone.User, password.text)+" COMMIT").ReadAll()
 		if isCode(err, "42710") { // the source has a role of that name, which others may refer to
 			heir = n.Owner
-			_, err = conn.PgConn().Exec(ctx, "ROLLBACK; BEGIN; REVOKE "+quoteName(clone.User)+" FROM "+quoteName(heir)+"; "+login(clone.User, secret)+
+			_, err = conn.PgConn().Exec(ctx, "ROLLBACK; BEGIN; REVOKE "+quoteName(clone.User)+" FROM "+quoteName(heir)+"; "+login(clone.User, password.text)+
 				" GRANT "+quoteName(heir)+" TO "+quoteName(clone.User)+"; COMMIT").ReadAll()
 		}
 	} else {
-		_, err = conn.PgConn().Exec(ctx, login(clone.User, secret)).ReadAll()
+		_, err = conn.PgConn().Exec(ctx, login(clone.User, password.text)).ReadAll()
 	}
 	if err != nil {
 		return fmt.Errorf("the user of the database cannot be set: %w", err)

@@ -105,12 +105,7 @@ func halt(ctx context.Context, server int, data string) error {
 		running := false
 		for _, pid := range processes(data, false) {
 			_ = syscall.Kill(pid, syscall.SIGSTOP) // gone already is as good
-			b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-			if err != nil {
-				continue
-			}
-			state := b[bytes.LastIndexByte(b, ')')+2:]
-			running = running || (len(state) > 0 && !strings.ContainsRune("TtZX", rune(state[0])))
+			running = running || !strings.ContainsRune("TtZX", rune(state(pid)))
 		}
 		if !running {
 			return nil
@@ -121,11 +116,24 @@ func halt(ctx context.Context, server int, data string) error {
 	}
 }
 
-// resume lets go on what halt stopped.
-func resume(data string) {
+// resume lets go on what halt stopped, the one that starts the others last: as long as it is halted something may be.
+func resume(server int, data string) {
 	for _, pid := range processes(data, false) {
-		_ = syscall.Kill(pid, syscall.SIGCONT) // gone already is as good
+		if pid != server {
+			_ = syscall.Kill(pid, syscall.SIGCONT) // gone already is as good
+		}
 	}
+	_ = syscall.Kill(server, syscall.SIGCONT)
+}
+
+// state is the letter that the kernel gives for what a process does (see proc_pid_stat(5)); 'X' = it is gone.
+func state(pid int) byte {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	at := bytes.LastIndexByte(b, ')') + 2
+	if err != nil || at >= len(b) {
+		return 'X'
+	}
+	return b[at]
 }
 
 // pause waits between two looks at something that tells nobody when it changes.

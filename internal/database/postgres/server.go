@@ -58,8 +58,11 @@ func (c *cluster) configure(settings map[string]string, user string) error {
 
 // start starts the server, and returns when it says that it is ready. Nothing of an earlier one runs any more.
 func (c *cluster) start(ctx context.Context) (_ *server, err error) {
-	if err := killIn(ctx, c.data); err != nil { // what a killed server left
-		return nil, err
+	// One that ended by itself took its number along. Looking at all processes of a host is not for nothing.
+	if _, err := os.Lstat(filepath.Join(c.data, "postmaster.pid")); !errors.Is(err, fs.ErrNotExist) {
+		if err := killIn(ctx, c.data); err != nil { // what a killed server left
+			return nil, err
+		}
 	}
 	out, err := c.openLog()
 	if err != nil {
@@ -207,7 +210,7 @@ func (c *cluster) stop(ctx context.Context, clean bool) error {
 			return err
 		}
 		defer s.Close()
-		resume(c.data)
+		resume(pid, c.data)
 		signal, patience := syscall.SIGQUIT, time.NewTimer(5*time.Second) // "immediate": it takes its shared memory away
 		if clean {
 			signal, patience = syscall.SIGINT, time.NewTimer(10*time.Minute) // "fast": connections are ended
@@ -221,7 +224,10 @@ func (c *cluster) stop(ctx context.Context, clean bool) error {
 			return ctx.Err()
 		}
 	}
-	return errors.Join(killIn(ctx, c.data), c.forgetServer())
+	if err := killIn(ctx, c.data); err != nil {
+		return err // and the number says that something may run
+	}
+	return c.forgetServer()
 }
 
 // forgetServer takes away what a server that was killed left: its number, which another process may have by now and
@@ -329,7 +335,9 @@ func (c *cluster) running(ctx context.Context) (*server, error) {
 	if pid == 0 {
 		return nil, nil
 	}
-	resume(c.data) // we may have ended while it was halted
+	if state(pid) == 'T' { // we ended while it was halted: halt begins with this one, and resume ends with it
+		resume(pid, c.data)
+	}
 	s, err := watch(pid, c.data)
 	if err != nil {
 		return nil, err
@@ -390,8 +398,8 @@ func (e *Engine) Quiesce(ctx context.Context, dir string, clone database.Clone) 
 		return nil, err
 	}
 	if err := halt(ctx, pid, c.data); err != nil {
-		resume(c.data)
+		resume(pid, c.data)
 		return nil, err
 	}
-	return func() { resume(c.data) }, nil
+	return func() { resume(pid, c.data) }, nil
 }
