@@ -63,6 +63,14 @@ func Run(t *testing.T, s System) {
 	}
 }
 
+// Programs gives the folders in which the environment says that an engine's programs are; nil = where they are usually.
+func Programs() []string {
+	if list := os.Getenv("DAYFLY_TEST_PROGRAMS"); list != "" {
+		return filepath.SplitList(list)
+	}
+	return nil
+}
+
 // Root makes a folder that other users can come to, and takes it away in the end.
 func Root(t *testing.T) string {
 	t.Helper()

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
@@ -108,7 +109,11 @@ func (k *Keeper) remove(ctx context.Context, id string) error {
 	}
 	k.mu.Unlock()
 	if c != nil {
-		if err := write(k.recordOf("clones", id), rec); err != nil {
+		err := write(k.recordOf("clones", id), rec)
+		if errors.Is(err, syscall.ENOSPC) {
+			err = removeRecord(k.recordOf("clones", id)) // it may be what fills the disk
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -139,6 +144,15 @@ func (k *Keeper) create(ctx context.Context, want database.Clone) (err error) {
 	_, existed := k.clones[id]
 	k.mu.Unlock()
 	origin, rec, err := k.note(ctx, want)
+	if existed && errors.Is(err, syscall.ENOSPC) {
+		// It may be what fills the disk.
+		if err = k.vacate(ctx, id); err == nil {
+			origin, rec, err = k.note(ctx, want)
+		}
+		if err != nil {
+			k.fail(id, err)
+		}
+	}
 	if err != nil {
 		return err // and what there was goes on
 	}
@@ -149,10 +163,7 @@ func (k *Keeper) create(ctx context.Context, want database.Clone) (err error) {
 		case err == nil:
 		case existed:
 			err = errors.Join(err, k.wipe(ctx, "c"+id))
-			k.mu.Lock()
-			k.clones[id].server, k.clones[id].phase, k.clones[id].message = nil, database.PhaseFailed, err.Error()
-			k.mu.Unlock()
-			k.changed.tell(id)
+			k.fail(id, err)
 		default:
 			err = errors.Join(err, k.remove(ctx, id))
 		}
@@ -168,7 +179,7 @@ func (k *Keeper) create(ctx context.Context, want database.Clone) (err error) {
 	crash.Point("clone.copy")
 	path, err := k.o.Cloner.Clone(ctx, origin, "c"+id)
 	if err != nil {
-		return fmt.Errorf("the data cannot be copied: %w", err)
+		return notCopied(err)
 	}
 	crash.Point("clone.copied")
 	select { // starting a server takes a processor
@@ -201,6 +212,34 @@ func (k *Keeper) create(ctx context.Context, want database.Clone) (err error) {
 	default: // there is one already
 	}
 	return nil
+}
+
+func notCopied(err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return dayfly.Errorf(dayfly.CodeUnavailable, "the data cannot be copied, since the disk is full: delete databases or templates, or make room on the disk: %w", err)
+	}
+	return fmt.Errorf("the data cannot be copied: %w", err)
+}
+
+// fail says of a clone that is there no more why.
+func (k *Keeper) fail(id string, err error) {
+	k.mu.Lock()
+	k.clones[id].server, k.clones[id].phase, k.clones[id].message = nil, database.PhaseFailed, err.Error()
+	k.mu.Unlock()
+	k.changed.tell(id)
+}
+
+// vacate takes a clone's data away where not even its record can be written; its lock is held. Without a record it is
+// one that nobody asked for, should we end here.
+func (k *Keeper) vacate(ctx context.Context, id string) error {
+	k.unwatch(id)
+	k.mu.Lock()
+	k.clones[id].rec.Made = false
+	k.mu.Unlock()
+	if err := removeRecord(k.recordOf("clones", id)); err != nil {
+		return err
+	}
+	return k.wipe(ctx, "c"+id)
 }
 
 // note writes down that a clone is being made, and gives the folder that it is a copy of. From then on its template stays.
@@ -288,7 +327,7 @@ func (k *Keeper) originOf(ctx context.Context, want database.Clone, rec *record)
 	defer release()
 	crash.Point("clone.origin")
 	if _, err := k.o.Cloner.Clone(ctx, "c"+want.From, origin); err != nil {
-		return fmt.Errorf("the data cannot be copied: %w", err)
+		return notCopied(err)
 	}
 	crash.Point("clone.origin.copied")
 	rec.Origin = true

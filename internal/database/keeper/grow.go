@@ -6,8 +6,8 @@ import (
 	"github.com/dayfly-dev/dayfly/internal/database/snapshot"
 )
 
-// growEvery is how often room is made for clones that write; a template that is loaded writes faster.
-const growEvery = 10 * time.Second
+// growEvery is how often room is looked for: within this time, nobody writes as much as there should be.
+const growEvery = time.Second
 
 // grow sees to it that there is room to write, where the Cloner's room has to be seen to.
 func (k *Keeper) grow() {
@@ -15,9 +15,8 @@ func (k *Keeper) grow() {
 	if !ok {
 		return
 	}
-	tick := time.NewTicker(time.Second)
+	tick := time.NewTicker(growEvery)
 	defer tick.Stop()
-	var last time.Time
 	for {
 		select {
 		case <-k.ctx.Done():
@@ -25,12 +24,11 @@ func (k *Keeper) grow() {
 		case <-tick.C:
 		}
 		k.mu.Lock()
-		busy := k.loading > 0 || len(k.clones) > 0 && time.Since(last) >= growEvery
+		busy := k.loading > 0 || len(k.clones) > 0
 		k.mu.Unlock()
 		if !busy {
 			continue
 		}
-		last = time.Now()
 		if err := grower.Grow(k.ctx); err != nil && k.ctx.Err() == nil {
 			k.o.Logger.Warn("no more room can be made for databases: delete some, or free room on the disk", "error", err)
 		}

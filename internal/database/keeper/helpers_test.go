@@ -140,10 +140,11 @@ func (q quick) copied(ctx context.Context, from, dir, id string) (database.Templ
 // world is a keeper with a folder of its own.
 type world struct {
 	*Keeper
-	t      *testing.T
-	root   string
-	cloner *copier
-	change []func(*Options)
+	t       *testing.T
+	root    string
+	records string // of a world that is not opened again
+	cloner  *copier
+	change  []func(*Options)
 }
 
 func newWorld(t *testing.T, change ...func(*Options)) *world {
@@ -175,7 +176,7 @@ func newWorld(t *testing.T, change ...func(*Options)) *world {
 }
 
 func (w *world) engine() quick {
-	return quick{postgres.New(postgres.Options{Sockets: filepath.Join(w.root, "s")})}
+	return quick{postgres.New(postgres.Options{Sockets: filepath.Join(w.root, "s"), Programs: enginetest.Programs()})}
 }
 
 // open opens the folder, as a server that starts does.

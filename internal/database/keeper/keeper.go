@@ -8,6 +8,7 @@
 package keeper
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,6 +24,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/dayfly-dev/dayfly"
@@ -379,21 +381,51 @@ func readAll[T any](dir string) (map[string]T, error) {
 }
 
 // write writes a record in place of the one that is there, and to the device.
-func write(path string, v any) (err error) {
+func write(path string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
 	next := path + ".new"
 	f, err := os.OpenFile(next, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err == nil {
+		_, err = f.Write(b)
+		err = errors.Join(err, f.Sync(), f.Close())
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		return errors.Join(overwrite(path, b), removeRecord(next))
+	}
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+	return os.Rename(next, path)
+}
+
+// overwrite writes a record into the blocks that it has: on a disk that is full nothing could be deleted otherwise. A record
+// that is not there needs room.
+func overwrite(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return diskFull(path)
+	}
+	if err != nil {
 		return err
 	}
-	return os.Rename(next, path)
+	info, err := f.Stat()
+	if err == nil {
+		// Spaces behind it say nothing, and the file need not become shorter.
+		b = append(b, bytes.Repeat([]byte(" "), max(0, int(info.Size())-len(b)))...)
+		_, err = f.WriteAt(b, 0)
+	}
+	err = errors.Join(err, f.Sync(), f.Close())
+	if errors.Is(err, syscall.ENOSPC) {
+		return diskFull(path)
+	}
+	return err
+}
+
+func diskFull(path string) error {
+	return dayfly.Errorf(dayfly.CodeUnavailable, "the disk of %s is full: delete databases or templates, or make room on the disk: %w", filepath.Dir(path), syscall.ENOSPC)
 }
 
 func removeRecord(path string) error {

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/dayfly-dev/dayfly/internal/database"
+	"github.com/dayfly-dev/dayfly/internal/database/enginetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -44,7 +45,7 @@ func newWorld(t testing.TB) *world {
 	if err := os.Chmod(root, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	e := New(Options{Sockets: filepath.Join(root, "s"), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	e := New(Options{Sockets: filepath.Join(root, "s"), Programs: enginetest.Programs(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	w := &world{e, t, root}
 	if _, err := e.Versions(t.Context()); err != nil {
 		t.Skip(err)

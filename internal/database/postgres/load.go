@@ -50,6 +50,7 @@ type load struct {
 
 // Load makes a folder's cluster from a source. Its server has no TCP, and it is shut down in the end.
 func (e *Engine) Load(ctx context.Context, dir string, l database.Load) (_ database.Template, err error) {
+	defer func() { err = explain(dir, err) }()
 	if l.Database == "" || len(l.Database) > 63 || strings.ContainsAny(l.Database, "\x00/") || l.Database == temporary {
 		return database.Template{}, dayfly.Invalid(dayfly.Problem{Field: "database", Message: fmt.Sprintf("%q cannot be the name of a database", l.Database)})
 	}

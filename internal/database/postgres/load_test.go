@@ -36,6 +36,12 @@ type origin struct {
 // newOrigin starts a server with a superuser postgres and a database shop that has a bit of everything.
 func newOrigin(w *world) *origin {
 	w.t.Helper()
+	return newOriginOf(w, "origin")
+}
+
+// newOriginOf does so with the newest version that the engine finds, in a folder of that name.
+func newOriginOf(w *world, name string) *origin {
+	w.t.Helper()
 	p, err := w.newest(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
@@ -44,7 +50,7 @@ func newOrigin(w *world) *origin {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	home := w.dir("origin")
+	home := w.dir(name)
 	if err := a.own(home); err != nil {
 		w.t.Fatal(err)
 	}
@@ -355,14 +361,14 @@ func TestCodeInADumpRunsAsAStrangerAndEndsWithIt(t *testing.T) {
 func TestARunningServerIsCopied(t *testing.T) {
 	w := newWorld(t)
 	o := newOrigin(w)
-	o.sql("postgres", "CREATE ROLE plain LOGIN PASSWORD 'word'; ALTER DATABASE shop SET default_transaction_read_only = off; GRANT pg_read_all_data TO plain;")
+	o.sql("postgres", "CREATE ROLE plain LOGIN PASSWORD 'word'; ALTER DATABASE shop SET default_transaction_read_only = off")
 	for name, address := range map[string]string{
 		"whole":   fmt.Sprintf("postgres://postgres@127.0.0.1:%d/shop?sslmode=disable", o.port),
 		"by dump": fmt.Sprintf("postgresql://plain:word@127.0.0.1:%d/shop?sslmode=disable", o.port),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "by dump" {
-				o.sql("shop", "ALTER TABLE item DISABLE ROW LEVEL SECURITY; GRANT ALL ON ALL TABLES IN SCHEMA public TO plain; DO $$ DECLARE r record; BEGIN FOR r IN SELECT oid FROM pg_largeobject_metadata LOOP EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO plain', r.oid); END LOOP; END $$")
+				o.sql("shop", "ALTER TABLE item DISABLE ROW LEVEL SECURITY; GRANT USAGE ON SCHEMA \"Odd Schema\" TO plain; GRANT SELECT ON ALL TABLES IN SCHEMA public, \"Odd Schema\" TO plain; GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO plain; DO $$ DECLARE r record; BEGIN FOR r IN SELECT oid FROM pg_largeobject_metadata LOOP EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO plain', r.oid); END LOOP; END $$")
 			}
 			w := &world{w.Engine, t, w.root}
 			dir, tpl := w.load("t "+name, database.Load{Database: "other", Source: database.Source{URL: address}})

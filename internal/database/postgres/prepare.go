@@ -59,6 +59,7 @@ func checkPassword(password string) error {
 
 // Prepare makes a fresh copy of a folder a clone of its own, and leaves its server running, so that it starts once.
 func (e *Engine) Prepare(ctx context.Context, dir string, clone database.Clone) (err error) {
+	defer func() { err = explain(dir, err) }()
 	if err := errors.Join(checkUser(clone.User), checkPassword(clone.Password), CheckSettings(clone.Settings)); err != nil {
 		return err
 	}

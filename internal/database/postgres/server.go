@@ -302,7 +302,8 @@ func (c *cluster) settings(clone database.Clone) map[string]string {
 }
 
 // Start starts the server of a folder, or finds the one that runs, and returns when it takes connections.
-func (e *Engine) Start(ctx context.Context, dir string, clone database.Clone) (database.Server, error) {
+func (e *Engine) Start(ctx context.Context, dir string, clone database.Clone) (_ database.Server, err error) {
+	defer func() { err = explain(dir, err) }()
 	c, n, err := e.of(ctx, dir, clone.Port)
 	if err != nil {
 		return nil, err

@@ -16,7 +16,7 @@ import (
 func TestPostgresDoesWhatEveryEngineDoes(t *testing.T) {
 	enginetest.Run(t, enginetest.System{
 		New: func(t *testing.T, root string) database.Engine {
-			e := New(Options{Sockets: filepath.Join(root, "s")})
+			e := New(Options{Sockets: filepath.Join(root, "s"), Programs: enginetest.Programs()})
 			if _, err := e.Versions(t.Context()); err != nil {
 				t.Skip(err)
 			}

@@ -44,8 +44,8 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Grower is a Cloner whose room has to be seen to. Grow is to be called from time to time: every minute, and
-// every second while a template is loaded.
+// Grower is a Cloner whose room has to be seen to. Grow is to be called every second where something may write; it takes
+// little.
 type Grower interface {
 	// Grow makes room where that is running out, and gives back what the disk does not have.
 	Grow(ctx context.Context) error

@@ -44,10 +44,14 @@ type pool struct {
 	dir    string
 	log    *slog.Logger
 	mu     sync.Mutex // of making, mounting and growing
+
+	flushing sync.Mutex
+	lost     int            // how often something could not be written to the disk below
+	filling  map[string]int // name of what was made here and is not frozen -> lost before
 }
 
 func newPool(dir string, log *slog.Logger) *pool {
-	return &pool{btrfs: newBtrfs(filepath.Join(dir, poolDir)), dir: dir, log: log}
+	return &pool{btrfs: newBtrfs(filepath.Join(dir, poolDir)), dir: dir, log: log, filling: map[string]int{}}
 }
 
 // errNoPool is why a host can have no pool.
@@ -216,28 +220,23 @@ func sparse(file string, bytes int64) error {
 // Grow gives the pool the size that it needs and that the disk below has: more when it is
 // filling, less when others fill the disk. A pool that is not there stays so.
 func (p *pool) Grow(context.Context) error {
-	if there, err := p.up(); err != nil || !there {
-		return err
-	}
-	if err := p.commit(); err != nil {
-		return err
-	}
 	_, err := p.fit()
 	return err
 }
 
-// fit gives what is free in the pool and on the disk below, whichever is less.
+// fit gives what can be written to the pool. All that is free in it can be, also where the disk has given its file no
+// blocks yet, as long as the pool is not larger than its limit.
 func (p *pool) fit() (free int64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if there, err := p.mount(); err != nil || !there {
 		return 0, err
 	}
-	limit, below, err := p.limit()
+	limit, _, err := p.limit()
 	if err != nil {
 		return 0, err
 	}
-	size, free, err := room(p.root)
+	size, free, err := p.room()
 	if err != nil {
 		return 0, err
 	}
@@ -247,13 +246,13 @@ func (p *pool) fit() (free int64, err error) {
 	case free < max(size/4, roomy) && want > size:
 		err = p.grow(want)
 	default:
-		return min(free, below), nil
+		return free, nil
 	}
 	if err != nil {
 		return 0, err
 	}
-	_, free, err = room(p.root)
-	return min(free, below), err
+	size, free, err = p.room()
+	return max(free-max(steps(size)-limit, 0), 0), err
 }
 
 // grow does each step whatever was done before: it may have been killed in between.
@@ -306,13 +305,33 @@ func (p *pool) shrink(want, size int64) error {
 }
 
 // roomFor says whether something new can be begun.
-func (p *pool) roomFor() error {
+func (p *pool) roomFor(ctx context.Context) error {
+	if err := p.writable(); err != nil {
+		return err
+	}
 	free, err := p.fit()
+	if err == nil && free < poolLow { // something may be deleted and not freed yet
+		if err = p.reclaim(ctx); err == nil {
+			free, err = p.fit()
+		}
+	}
 	if err == nil && free < poolLow {
-		// Something may be deleted and not freed yet: then it works the next time.
-		err = errors.Join(p.full(free), p.clean())
+		err = p.full(free)
 	}
 	return err
+}
+
+// writable says whether the kernel still writes to the pool: it does not any more where it could not write what holds the
+// file system together.
+func (p *pool) writable() error {
+	var s unix.Statfs_t
+	if err := unix.Statfs(p.root, &s); err != nil {
+		return &os.PathError{Op: "statfs", Path: p.root, Err: err}
+	}
+	if s.Flags&unix.ST_RDONLY != 0 {
+		return dayfly.Errorf(dayfly.CodeUnavailable, "the kernel made %s read-only, probably since the disk below was full: make room on the disk, then run `fuser -km %s` and `umount %s`, and reset the databases that were written to lately", p.root, p.root, p.root)
+	}
+	return nil
 }
 
 func (p *pool) Create(ctx context.Context, name string) (string, error) {
@@ -322,7 +341,10 @@ func (p *pool) Create(ctx context.Context, name string) (string, error) {
 	if err := p.make(ctx); err != nil {
 		return "", err
 	}
-	if err := p.roomFor(); err != nil {
+	if err := p.roomFor(ctx); err != nil {
+		return "", err
+	}
+	if err := p.flush(name, true); err != nil {
 		return "", err
 	}
 	return p.btrfs.Create(ctx, name)
@@ -332,7 +354,7 @@ func (p *pool) Clone(ctx context.Context, from, name string) (string, error) {
 	if err := p.there(from, name); err != nil {
 		return "", err
 	}
-	if err := p.roomFor(); err != nil {
+	if err := p.roomFor(ctx); err != nil {
 		return "", err
 	}
 	return p.btrfs.Clone(ctx, from, name)
@@ -354,11 +376,42 @@ func (p *pool) Freeze(ctx context.Context, name string) error {
 	if err := p.there(name); err != nil {
 		return err
 	}
+	if err := p.flush(name, false); err != nil {
+		return err
+	}
 	return p.btrfs.Freeze(ctx, name)
+}
+
+// flush has all that was written to the pool written to its disk, and says whether some of it was lost since the folder
+// was made: the disk below may be filled quicker than the pool is made smaller. Who wrote it need not have noticed, and the kernel
+// tells only the first who asks.
+func (p *pool) flush(name string, made bool) error {
+	p.flushing.Lock()
+	defer p.flushing.Unlock()
+	err := flush(p.root)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EIO) {
+		p.lost++
+		p.log.Warn("the disk below the pool of snapshots was full, and what was written to the pool is lost in part: reset databases that were written to lately", "file", p.file(), "error", err)
+	} else if err != nil {
+		return err
+	}
+	if made {
+		p.filling[name] = p.lost
+		return nil
+	}
+	before, ok := p.filling[name]
+	delete(p.filling, name)
+	if lost := p.lost > before; ok && lost || !ok && err != nil {
+		return dayfly.Errorf(dayfly.CodeUnavailable, "the disk of %s was full while this was written, and some of it is lost: make room on the disk and try again", p.dir)
+	}
+	return nil
 }
 
 func (p *pool) Attach(ctx context.Context, name string) (string, error) {
 	if err := p.there(name); err != nil {
+		return "", err
+	}
+	if err := p.writable(); err != nil {
 		return "", err
 	}
 	return p.btrfs.Attach(ctx, name)

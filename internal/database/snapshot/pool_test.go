@@ -132,6 +132,19 @@ func TestAPoolGrowsWhenItFillsUpAndNeverPastTheDiskBelow(t *testing.T) {
 	}
 }
 
+func TestAPoolGrowsForWhatIsWrittenBeforeThatIsOnTheDevice(t *testing.T) {
+	dir := snapshottest.Ext4(t, 700) + "/data"
+	c := open(t, snapshot.Options{Dir: dir})
+	path, err := c.Create(t.Context(), "x")
+	must(t, err)
+	before, free := statfs(t, path)
+	must(t, os.WriteFile(path+"/file", bytesOf(int(free-230*mb)), 0o600)) // and 256 MB should be free
+	must(t, c.(snapshot.Grower).Grow(t.Context()))
+	if size, _ := statfs(t, path); size <= before {
+		t.Errorf("it has %d bytes, before %d", size, before)
+	}
+}
+
 func TestAPoolShrinksWhenOthersFillTheDiskAndRefusesWhatIsNew(t *testing.T) {
 	top := snapshottest.Ext4(t, 2000)
 	dir := top + "/data"
@@ -185,6 +198,86 @@ func bytesOf(n int) []byte {
 		b[i] = byte(i) | 1
 	}
 	return b
+}
+
+// takeAll lets a file take all the room that there is, without writing it.
+func takeAll(t *testing.T, file string) {
+	t.Helper()
+	f, err := os.Create(file)
+	must(t, err)
+	defer f.Close()
+	at := int64(0)
+	for step := int64(64 * mb); step >= 4096; {
+		if err := unix.Fallocate(int(f.Fd()), 0, at, step); errors.Is(err, unix.ENOSPC) {
+			step /= 2
+		} else {
+			must(t, err)
+			at += step
+		}
+	}
+}
+
+func TestWhatTheDiskBelowHadNoRoomForIsNeverFrozen(t *testing.T) {
+	top := snapshottest.Ext4(t, 700)
+	dir := top + "/data"
+	c := open(t, snapshot.Options{Dir: dir})
+	path, err := c.Create(t.Context(), "x")
+	must(t, err)
+	_, err = c.Create(t.Context(), "y") // both are being filled at once
+	must(t, err)
+	// What holds the file system together lies in front, and shall be written.
+	f, err := os.OpenFile(dir+"/pool.img", os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	must(t, unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, 64*mb))
+	must(t, os.WriteFile(path+"/file", bytesOf(150*mb), 0o600)) // in memory
+	takeAll(t, top+"/others")
+	writeOut(t, path+"/file")
+	for _, name := range []string{"x", "y"} {
+		err = c.Freeze(t.Context(), name)
+		if dayfly.ErrorCode(err) != dayfly.CodeUnavailable || !strings.Contains(err.Error(), "some of it is lost") {
+			t.Errorf("freezing %s says %v", name, err)
+		}
+	}
+	must(t, c.Delete(t.Context(), "x"))
+	must(t, os.Remove(top+"/others"))
+	path, err = c.Create(t.Context(), "x")
+	must(t, err)
+	must(t, os.WriteFile(path+"/file", bytesOf(100*mb), 0o600))
+	if err := c.Freeze(t.Context(), "x"); err != nil {
+		t.Errorf("with room on the disk: %v", err)
+	}
+}
+
+func TestAPoolThatTheKernelDoesNotWriteToAnyMoreSaysWhatToDoAndComesBackByItself(t *testing.T) {
+	top := snapshottest.Ext4(t, 700)
+	dir := top + "/data"
+	c := open(t, snapshot.Options{Dir: dir})
+	_, err := c.Create(t.Context(), "x")
+	must(t, err)
+	must(t, unix.Mount("", dir+"/pool", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	for what, do := range map[string]func() error{
+		"Create": func() error { _, err := c.Create(t.Context(), "y"); return err },
+		"Clone":  func() error { _, err := c.Clone(t.Context(), "x", "y"); return err },
+		"Attach": func() error { _, err := c.Attach(t.Context(), "x"); return err },
+	} {
+		if err := do(); dayfly.ErrorCode(err) != dayfly.CodeUnavailable || !strings.Contains(err.Error(), "umount "+dir+"/pool") {
+			t.Errorf("%s says %v", what, err)
+		}
+	}
+	must(t, unix.Unmount(dir+"/pool", 0))
+	if _, err := c.Clone(t.Context(), "x", "y"); err != nil {
+		t.Error(err)
+	}
+}
+
+// writeOut has a file written to the device, as the kernel does by itself some time later: nobody is told what came of it.
+func writeOut(t *testing.T, file string) {
+	t.Helper()
+	f, err := os.Open(file)
+	must(t, err)
+	defer f.Close()
+	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
 }
 
 func TestNoPoolIsMadeOnADiskThatIsNearlyFull(t *testing.T) {
