@@ -81,7 +81,10 @@ func (s *session) databaseVariables(c *choice, vars map[string]string) {
 	if len(s.databases) == 0 || c.file == nil {
 		return
 	}
-	given := s.project.GivenDatabases(c.name)
+	given := c.databases
+	if given == nil {
+		given = s.project.GivenDatabases(c.name)
+	}
 	for _, name := range given {
 		if address := s.databases[name]; address != "" {
 			vars[dayfly.VariableOf(name)] = address
@@ -119,7 +122,23 @@ func (s *session) migrations(res *dayfly.Resolution, chosen []*choice) error {
 			return dayfly.Invalid(dayfly.Problem{File: s.project.File, Field: "x-dayfly.databases." + def.Name + ".migrate",
 				Message: fmt.Sprintf("runs as a job that is called %s, as a service is: call that something else", name)})
 		}
-		c := &choice{name: name, repo: s.home.repo, commit: s.home.commit, version: s.home.version, file: s.project, from: dayfly.FromOwn}
+		// What is told an address that is not known yet is another job when it is: then the one without it must not have run. So it
+		// waits for all that it is told of, as the services do that use its database.
+		told := []string{def.Name}
+		for _, rs := range res.Services[:services] {
+			if rs.From == dayfly.FromOwn && slices.Contains(rs.Databases, def.Name) {
+				told = append(told, rs.Databases...)
+			}
+		}
+		slices.Sort(told)
+		told = slices.Compact(told)
+		after := []string{def.Name}
+		for _, db := range s.resolved {
+			if db.ID == "" && slices.Contains(told, db.Name) {
+				after = append(after, db.Name)
+			}
+		}
+		c := &choice{name: name, repo: s.home.repo, commit: s.home.commit, version: s.home.version, file: s.project, from: dayfly.FromOwn, databases: told}
 		job := dayfly.Definition{
 			Service: name, Dir: path.Dir(s.project.File), Run: def.Migrate, Job: true, Own: true, Paths: []string{"."},
 			Scale: dayfly.Scale{Min: 1}, Variables: map[string]string{},
@@ -127,7 +146,7 @@ func (s *session) migrations(res *dayfly.Resolution, chosen []*choice) error {
 		vars := s.address(c, chosen)
 		res.Services = append(res.Services, dayfly.ResolvedService{
 			Name: name, From: dayfly.FromOwn, Reason: "it migrates the database " + def.Name, Version: c.version, Repo: c.repo, Commit: c.commit,
-			Credential: s.credentialFor(c.repo), Definition: &job, Variables: vars, Hash: hash(job, vars), Databases: []string{def.Name},
+			Credential: s.credentialFor(c.repo), Definition: &job, Variables: vars, Hash: hash(job, vars), Databases: after,
 		})
 		for i := range res.Services[:services] {
 			rs := &res.Services[i]

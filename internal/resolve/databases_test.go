@@ -121,6 +121,28 @@ func TestATemplateThatIsNotThereIsANeedThatIsMissing(t *testing.T) {
 	}
 }
 
+func TestAMigrationWaitsForTheAddressesThatItIsToldAndForNoOthers(t *testing.T) {
+	const file = `x-dayfly: {databases: {db: {template: shop, migrate: [migrate]}, cache: {template: late}, other: {template: late}}}
+services:
+  web: {depends_on: [db, cache], x-dayfly: {process: {run: web}}}
+  rest: {x-dayfly: {databases: [other], process: {run: rest}}}
+`
+	s := newShelf(t).put(shop, "c1", map[string]string{"compose.yaml": file}, "main")
+	for missing, want := range map[string]string{"late": "[db cache]", "nothing": "[db]"} {
+		res, err := s.store(&cellar{missing: missing}, dayfly.EnvironmentSpec{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		job := service(t, res, "migrate-db")
+		if got := fmt.Sprint(job.Databases); got != want {
+			t.Errorf("while %s is missing it starts after %s, want %s", missing, got, want)
+		}
+		if job.Variables["OTHER_URL"] != "" || job.Variables["DB_URL"] == "" || (job.Variables["CACHE_URL"] == "") != (missing == "late") {
+			t.Errorf("while %s is missing it is told %v", missing, job.Variables)
+		}
+	}
+}
+
 func TestWhoUsesADatabaseIsNeitherBorrowedNorShared(t *testing.T) {
 	w := &town{shelf: storedShelf(t), baseline: "production", recs: map[string]dayfly.EnvironmentRecord{}, resolutions: map[string]*dayfly.Resolution{}}
 	if _, err := w.make(dayfly.EnvironmentSpec{Name: "production"}); err != nil {

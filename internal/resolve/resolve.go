@@ -177,6 +177,8 @@ type choice struct {
 	reason string
 	lender string                  // of a borrowed one
 	theirs *dayfly.ResolvedService // what the lender has
+
+	databases []string // whose addresses it is told; nil = as the project file says
 }
 
 type session struct {
