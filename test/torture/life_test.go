@@ -27,7 +27,7 @@ import (
 )
 
 // patience is how long anything may take, on a slow machine that does much else.
-const patience = 40 * time.Second
+const patience = 90 * time.Second
 
 // life is a server with environments that come, change and go.
 type life struct {
@@ -48,7 +48,14 @@ type life struct {
 
 func newLife(t *testing.T, _ string) *life {
 	t.Helper()
-	dir := t.TempDir()
+	l := newLifeIn(t, t.TempDir())
+	repository(t, l.repo)
+	return l
+}
+
+// newLifeIn begins one in a folder, without a repository.
+func newLifeIn(t *testing.T, dir string) *life {
+	t.Helper()
 	l := &life{
 		T: t, dir: dir, repo: filepath.Join(dir, "repo"), data: filepath.Join(dir, "data"),
 		crashLog: filepath.Join(dir, "points"), log: filepath.Join(dir, "log"),
@@ -57,7 +64,6 @@ func newLife(t *testing.T, _ string) *life {
 		*address = freeAddress(t)
 	}
 	l.client = client.New("http://"+l.api, "")
-	repository(t, l.repo)
 	t.Cleanup(func() {
 		if t.Failed() {
 			text, err := os.ReadFile(l.log)
@@ -87,14 +93,7 @@ func (l *life) start(f fate) {
 	if f.away > 0 {
 		l.startEtcd(f)
 	}
-	command := func(variables ...string) *exec.Cmd {
-		args := []string{"server", "--verbose", "--data", l.data, "--listen", l.api, "--http", l.http, "--internal", l.internal, "--etcd", l.etcd}
-		cmd := exec.Command(filepath.Join(programs, "dayfly"), append(args, l.flags...)...)
-		cmd.Env = append([]string{"HOME=" + l.dir, "PATH=" + programs + ":" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}, variables...)
-		cmd.Stdout, cmd.Stderr = out, out
-		return cmd
-	}
-	cmd := command("DAYFLY_CRASH_LOG="+l.crashLog, "DAYFLY_CRASH_AT="+f.point)
+	cmd := l.command(out, "DAYFLY_CRASH_LOG="+l.crashLog, "DAYFLY_CRASH_AT="+f.point)
 	if err := cmd.Start(); err != nil {
 		l.Fatal(err)
 	}
@@ -123,7 +122,7 @@ func (l *life) start(f fate) {
 				return
 			}
 			l.died++
-			cmd = command()
+			cmd = l.command(out)
 			if err := cmd.Start(); err != nil {
 				l.mu.Unlock()
 				l.Errorf("the server cannot be started again: %v", err)
@@ -134,6 +133,15 @@ func (l *life) start(f fate) {
 		}
 	}()
 	l.Cleanup(func() { l.stop(syscall.SIGKILL) })
+}
+
+// command is the server, with variables of its own.
+func (l *life) command(out io.Writer, variables ...string) *exec.Cmd {
+	args := []string{"server", "--verbose", "--data", l.data, "--listen", l.api, "--http", l.http, "--internal", l.internal, "--etcd", l.etcd}
+	cmd := exec.Command(filepath.Join(programs, "dayfly"), append(args, l.flags...)...)
+	cmd.Env = append([]string{"HOME=" + l.dir, "PATH=" + programs + ":" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}, variables...)
+	cmd.Stdout, cmd.Stderr = out, out
+	return cmd
 }
 
 // startEtcd starts an etcd outside of the server, which dies once and comes back.
@@ -253,6 +261,16 @@ func (l *life) live(f fate) {
 	l.gone("untouched")
 	l.check()
 
+	l.diedOnce(f)
+	l.stop(syscall.SIGTERM)
+	l.took = time.Since(begun)
+	// What is kept for its logs: each environment once, each deployment once.
+	l.records(7, 27)
+}
+
+// diedOnce checks that the server died when it was to, and never else.
+func (l *life) diedOnce(f fate) {
+	l.Helper()
 	if f.point != "" && l.deaths() == 0 {
 		// The order of things differs from life to life; what is not reached cannot be died at.
 		l.Logf("%s was not reached this time", f.point)
@@ -260,10 +278,6 @@ func (l *life) live(f fate) {
 	if f.away == 0 && l.deaths() > 1 {
 		l.Errorf("the server died %d times, and was killed once at most", l.deaths())
 	}
-	l.stop(syscall.SIGTERM)
-	l.took = time.Since(begun)
-	// What is kept for its logs: each environment once, each deployment once.
-	l.records(7, 27)
 }
 
 // insist repeats a call until it is answered by something else than that nobody is there.
@@ -307,7 +321,7 @@ func (l *life) delete(name string) {
 func (l *life) until(what string, wrong func() string) {
 	l.Helper()
 	deadline := time.Now().Add(patience)
-	for {
+	for pause := 10 * time.Millisecond; ; pause = min(pause*5/4, 100*time.Millisecond) {
 		w := wrong()
 		if w == "" {
 			return
@@ -315,7 +329,7 @@ func (l *life) until(what string, wrong func() string) {
 		if time.Now().After(deadline) {
 			l.Fatalf("never %s: %s", what, w)
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(pause) // looking takes time from what is looked at
 	}
 }
 
@@ -323,15 +337,21 @@ func (l *life) until(what string, wrong func() string) {
 func (l *life) answers(name, version string) {
 	l.Helper()
 	for _, host := range []string{name, "frontend-" + name, "backend-" + name} {
-		want := fmt.Sprintf("env=%s version=%s ", name, version)
-		l.until(host+" answers", func() string {
-			status, text := l.get(host)
-			if status == http.StatusOK && strings.Contains(text, want) {
-				return ""
-			}
-			return fmt.Sprintf("%d %s", status, text)
-		})
+		l.answersAt(host, name, version)
 	}
+}
+
+// answersAt waits until a host answers with a version of an environment.
+func (l *life) answersAt(host, name, version string) {
+	l.Helper()
+	want := fmt.Sprintf("env=%s version=%s ", name, version)
+	l.until(host+" answers", func() string {
+		status, text := l.get(host)
+		if status == http.StatusOK && strings.Contains(text, want) {
+			return ""
+		}
+		return fmt.Sprintf("%d %s", status, text)
+	})
 }
 
 func (l *life) get(name string) (int, string) {
@@ -533,6 +553,8 @@ func (l *life) records(environments, deployments int) {
 		"releases": registry.Len(cache, registry.Releases), "deployments": registry.Len(cache, registry.Deployments),
 		"observed": registry.Len(cache, registry.Observed), "hosts": registry.Len(cache, registry.Hosts),
 		"addresses": registry.Len(cache, registry.Addresses), "credentials": registry.Len(cache, registry.Credentials),
+		"templates": registry.Len(cache, registry.Templates), "versions of templates": registry.Len(cache, registry.TemplateVersions),
+		"databases": registry.Len(cache, registry.Databases), "statuses of databases": registry.Len(cache, registry.DatabaseStatuses),
 	}
 	for kind, n := range left {
 		if n > 0 {

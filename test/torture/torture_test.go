@@ -10,6 +10,9 @@
 // The points are not listed anywhere: a first life with a build that notes them says which
 // there are, so a new step of the server is covered by itself.
 //
+// There are lives of environments and lives of databases, with real PostgreSQL, where that is
+// installed.
+//
 // Where the state is in an etcd outside, that is compacted, cut off, filled up and robbed of
 // its members, with real processes, networks and disks.
 package torture
@@ -32,7 +35,7 @@ import (
 var (
 	long    = flag.Bool("long", false, "kill at all points and at 50 random moments, and let etcd fail in all ways")
 	seed    = flag.Uint64("seed", 0, "of the random choices; 0 = another one each time")
-	only    = flag.String("only", "", "kill at this point alone, such as 'after Prepare#1', or let etcd fail in this way alone")
+	only    = flag.String("only", "", "kill at this point alone, such as 'after Prepare#1', or at these with | between them, or let etcd fail in this way alone")
 	workers = flag.Int("workers", 2, "lives at a time")
 )
 
@@ -48,6 +51,10 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // services run as other users
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	programs = dir
 	build := exec.Command("go", "build", "-tags", "crashpoints", "-o", dir+"/", "../../cmd/dayfly", "../e2e/testservice", "../e2e/etcdserver")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -59,12 +66,7 @@ func run(m *testing.M) int {
 }
 
 func TestTheServerMayDieAnywhere(t *testing.T) {
-	if *seed == 0 {
-		*seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("seed %d", *seed)
-	random := rand.New(rand.NewPCG(*seed, 0))
-
+	random := dice(t)
 	undisturbed := newLife(t, "undisturbed")
 	undisturbed.live(fate{})
 	points := undisturbed.points()
@@ -76,7 +78,7 @@ func TestTheServerMayDieAnywhere(t *testing.T) {
 	kills := 50
 	switch {
 	case *only != "":
-		points, kills = []string{*only}, 0
+		points, kills = strings.Split(*only, "|"), 0
 	case !*long:
 		points, kills = sample(random, points, 16), 4
 	}
@@ -90,20 +92,40 @@ func TestTheServerMayDieAnywhere(t *testing.T) {
 	for range (kills + 4) / 5 {
 		fates = append(fates, fate{after: moment(), away: time.Second + moment()/2})
 	}
+	suffer(t, fates, checked, func(t *testing.T, f fate) *life {
+		l := newLife(t, f.String())
+		l.live(f)
+		return l
+	})
+}
 
+// dice are for the random choices of a test.
+func dice(t *testing.T) *rand.Rand {
+	t.Helper()
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d", *seed)
+	return rand.New(rand.NewPCG(*seed, 0))
+}
+
+// suffer lives once with each fate, as many at a time as was asked for, and prints what came of it.
+func suffer(t *testing.T, fates []fate, checked []string, live func(*testing.T, fate) *life) {
+	t.Helper()
 	// Not t.Parallel: as many at a time as was asked for, each with its own folder.
 	next := make(chan fate)
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	var table []string
+	deaths := 0
 	for range *workers {
 		all.Go(func() {
 			for f := range next {
 				passed := t.Run(f.String(), func(t *testing.T) {
-					l := newLife(t, f.String())
-					l.live(f)
+					l := live(t, f)
 					mu.Lock()
 					defer mu.Unlock()
+					deaths += l.deaths()
 					table = append(table, fmt.Sprintf("%s\t%d\t%s", f, l.deaths(), l.took.Round(time.Millisecond)))
 				})
 				if !passed {
@@ -121,7 +143,7 @@ func TestTheServerMayDieAnywhere(t *testing.T) {
 	all.Wait()
 	slices.Sort(table)
 	printTable(t, "KILLED\tTIMES\tLIFE TOOK", table)
-	t.Logf("after each of %d lives: %s", len(table)+1, strings.Join(checked, "; "))
+	t.Logf("%d deaths; after each of %d lives: %s", deaths, len(table), strings.Join(checked, "; "))
 }
 
 // printTable prints rows whose cells are between tabs.
@@ -161,9 +183,24 @@ type fate struct {
 	point string        // where; "" = nowhere
 	after time.Duration // or when; 0 = never
 	away  time.Duration // not 0: it is the etcd outside that dies then, and is away for so long
+
+	driver   string // of the copies of databases; "" = the best that works here
+	takeDown bool   // it dies while it takes everything down
 }
 
+// takingDown begins the names of points at which a server dies that takes everything down.
+const takingDown = "taking down: "
+
 func (f fate) String() string {
+	switch {
+	case f.driver != "":
+		driver := f.driver
+		f.driver = ""
+		return driver + ": " + f.String()
+	case f.takeDown:
+		f.takeDown = false
+		return takingDown + f.String()
+	}
 	if f.point != "" {
 		return f.point
 	}
@@ -175,7 +212,13 @@ func (f fate) String() string {
 
 // points gives the points that were reached, the first and the last time each.
 func (l *life) points() []string {
-	b, err := os.ReadFile(l.crashLog)
+	l.Helper()
+	return l.pointsIn(l.crashLog)
+}
+
+func (l *life) pointsIn(log string) []string {
+	l.Helper()
+	b, err := os.ReadFile(log)
 	if err != nil {
 		l.Fatal(err)
 	}

@@ -143,11 +143,12 @@ func (k *Keeper) create(ctx context.Context, want database.Clone) (err error) {
 	k.mu.Lock()
 	_, existed := k.clones[id]
 	k.mu.Unlock()
-	origin, rec, err := k.note(ctx, want)
+	step := stepOf(want, existed)
+	origin, rec, err := k.note(ctx, want, step)
 	if existed && errors.Is(err, syscall.ENOSPC) {
 		// It may be what fills the disk.
 		if err = k.vacate(ctx, id); err == nil {
-			origin, rec, err = k.note(ctx, want)
+			origin, rec, err = k.note(ctx, want, step)
 		}
 		if err != nil {
 			k.fail(id, err)
@@ -172,16 +173,16 @@ func (k *Keeper) create(ctx context.Context, want database.Clone) (err error) {
 		return err
 	}
 	if want.From != "" {
-		if err := k.originOf(ctx, want, &rec); err != nil {
+		if err := k.originOf(ctx, want, &rec, step); err != nil {
 			return err
 		}
 	}
-	crash.Point("clone.copy")
+	crash.Point(step + ".copy")
 	path, err := k.o.Cloner.Clone(ctx, origin, "c"+id)
 	if err != nil {
 		return notCopied(err)
 	}
-	crash.Point("clone.copied")
+	crash.Point(step + ".copied")
 	select { // starting a server takes a processor
 	case k.slots <- struct{}{}:
 		defer func() { <-k.slots }()
@@ -191,12 +192,12 @@ func (k *Keeper) create(ctx context.Context, want database.Clone) (err error) {
 	if err := k.o.Engine.Prepare(ctx, path, want); err != nil {
 		return err
 	}
-	crash.Point("clone.prepared")
+	crash.Point(step + ".prepared")
 	rec.Made = true
 	if err := write(k.recordOf("clones", id), rec); err != nil {
 		return err
 	}
-	crash.Point("clone.written")
+	crash.Point(step + ".written")
 	s, err := k.o.Engine.Start(ctx, path, want)
 	if err != nil {
 		return err
@@ -242,8 +243,19 @@ func (k *Keeper) vacate(ctx context.Context, id string) error {
 	return k.wipe(ctx, "c"+id)
 }
 
+// stepOf is what the making of a clone is called where it may be killed.
+func stepOf(want database.Clone, existed bool) string {
+	switch {
+	case existed:
+		return "reset"
+	case want.From != "":
+		return "copy"
+	}
+	return "clone"
+}
+
 // note writes down that a clone is being made, and gives the folder that it is a copy of. From then on its template stays.
-func (k *Keeper) note(ctx context.Context, want database.Clone) (origin string, rec record, err error) {
+func (k *Keeper) note(ctx context.Context, want database.Clone, step string) (origin string, rec record, err error) {
 	kept := want
 	kept.Password, kept.Fixtures = "", nil
 	rec = record{Clone: kept}
@@ -277,11 +289,11 @@ func (k *Keeper) note(ctx context.Context, want database.Clone) (origin string, 
 	default:
 		return "", rec, dayfly.Errorf(dayfly.CodeInvalid, "a database is made from a template or from another database, and from one of them only")
 	}
-	crash.Point("clone.note")
+	crash.Point(step + ".note")
 	if err := write(k.recordOf("clones", want.ID), rec); err != nil {
 		return "", rec, err
 	}
-	crash.Point("clone.noted")
+	crash.Point(step + ".noted")
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c := k.clones[want.ID]
@@ -295,7 +307,7 @@ func (k *Keeper) note(ctx context.Context, want database.Clone) (origin string, 
 
 // originOf keeps what a clone of a clone is made from: the other one goes on, or goes. What is there already
 // stays, so that a reset goes back to it.
-func (k *Keeper) originOf(ctx context.Context, want database.Clone, rec *record) error {
+func (k *Keeper) originOf(ctx context.Context, want database.Clone, rec *record, step string) error {
 	origin := "o" + want.ID
 	if rec.Origin {
 		return nil
@@ -325,11 +337,11 @@ func (k *Keeper) originOf(ctx context.Context, want database.Clone, rec *record)
 		return err
 	}
 	defer release()
-	crash.Point("clone.origin")
+	crash.Point(step + ".origin")
 	if _, err := k.o.Cloner.Clone(ctx, "c"+want.From, origin); err != nil {
 		return notCopied(err)
 	}
-	crash.Point("clone.origin.copied")
+	crash.Point(step + ".origin.copied")
 	rec.Origin = true
 	k.mu.Lock()
 	k.clones[want.ID].rec = *rec
@@ -349,9 +361,11 @@ func (k *Keeper) move(ctx context.Context, c *clone, want database.Clone) error 
 	if err != nil {
 		return err
 	}
+	crash.Point("clone.move")
 	if err := k.o.Engine.Stop(ctx, path, true); err != nil {
 		return err
 	}
+	crash.Point("clone.move.stopped")
 	if err := write(k.recordOf("clones", want.ID), rec); err != nil {
 		return err
 	}

@@ -398,6 +398,7 @@ func write(path string, v any) error {
 	if err != nil {
 		return err
 	}
+	crash.Point("clone.record")
 	return os.Rename(next, path)
 }
 

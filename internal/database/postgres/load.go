@@ -24,6 +24,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/crash"
 	"github.com/dayfly-dev/dayfly/internal/database"
 )
 
@@ -97,9 +98,11 @@ func (e *Engine) Load(ctx context.Context, dir string, l database.Load) (_ datab
 	if err := t.settle(ctx); err != nil {
 		return database.Template{}, err
 	}
+	crash.Point("load.settled")
 	if err := t.c.stop(ctx, true); err != nil {
 		return database.Template{}, err
 	}
+	crash.Point("load.stopped")
 	// What a server said may have values in it.
 	if err := errors.Join(remove(t.c.log), e.Stop(ctx, dir, true)); err != nil {
 		return database.Template{}, err
@@ -115,7 +118,11 @@ func (t *load) script(r io.Reader, name string) script {
 	return script{in: r, host: t.e.socketsOf(t.c.data), user: loader, password: t.password, database: name}
 }
 
-func (t *load) says(step string) { t.step.Store(&step) }
+// says notes what is done next.
+func (t *load) says(step string) {
+	t.step.Store(&step)
+	crash.Point("load." + step)
+}
 
 // report tells how far the load is until the function that it gives is called.
 func (t *load) report() func() {
@@ -675,7 +682,7 @@ func (t *load) baseBackup(ctx context.Context, p programs, source *url.URL, env 
 // are dead, in free pages, statistics or the log.
 func (t *load) renew(ctx context.Context) error {
 	old := t.c
-	aside := filepath.Join(t.dir, "unmasked")
+	aside := asideOf(t.dir)
 	roles, err := column(ctx, old, t.name, "SELECT rolname FROM pg_roles WHERE rolname !~ '^(pg_|dayfly_)'")
 	if err != nil {
 		return err
@@ -690,6 +697,7 @@ func (t *load) renew(ctx context.Context) error {
 	if err := errors.Join(os.Rename(old.data, aside), os.RemoveAll(t.e.socketsOf(old.data))); err != nil {
 		return err
 	}
+	crash.Point("load.aside")
 	if old, err = t.cluster(old.p, aside); err != nil {
 		return err
 	}
@@ -697,6 +705,7 @@ func (t *load) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	crash.Point("load.both")
 	defer s.Close()
 	if err := t.fresh(ctx, old.p, dataOf(t.dir)); err != nil {
 		return err
@@ -733,6 +742,7 @@ func (t *load) renew(ctx context.Context) error {
 	if err := errors.Join(err, <-dumped); err != nil {
 		return err
 	}
+	crash.Point("load.renewed")
 	if err := old.stop(ctx, false); err != nil {
 		return err
 	}

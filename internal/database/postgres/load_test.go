@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -454,4 +455,40 @@ func TestAMaskLeavesNothingOfWhatItReplaced(t *testing.T) {
 		t.Errorf("%s has %q", tpl.Database, got)
 	}
 	ask(t, c, "ALTER TABLE customer ADD COLUMN more int")
+}
+
+func TestStoppingEndsTheSecondServerThatALoadLeft(t *testing.T) {
+	w := newWorld(t)
+	dir, _ := w.load("t", database.Load{})
+	aside := asideOf(dir)
+	if err := os.Rename(dataOf(dir), aside); err != nil {
+		t.Fatal(err)
+	}
+	a, err := w.account(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := w.newest(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As it is where the server is killed while it masks.
+	c, err := (&load{e: w.Engine, a: a, dir: dir, jobs: 1}).cluster(p, aside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if err := w.Stop(t.Context(), dir, false); err != nil {
+		t.Fatal(err)
+	}
+	w.nothingRuns(dir)
+	for _, path := range []string{w.socketsOf(aside), filepath.Join(aside, "postmaster.pid")} {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is left: %v", path, err)
+		}
+	}
 }

@@ -184,6 +184,10 @@ type note struct {
 
 func dataOf(dir string) string { return filepath.Join(dir, "data") }
 func logOf(dir string) string  { return filepath.Join(dir, "server.log") }
+
+// asideOf is where a load keeps what was not masked, until what was is a cluster of its own.
+func asideOf(dir string) string { return filepath.Join(dir, "unmasked") }
+
 func noteOf(dir string) string { return filepath.Join(dir, "dayfly.json") }
 
 func readNote(dir string) (note, error) {

@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/dayfly-dev/dayfly"
+	"github.com/dayfly-dev/dayfly/internal/crash"
 	"github.com/dayfly-dev/dayfly/internal/database"
 )
 
@@ -92,6 +93,7 @@ func (e *Engine) Prepare(ctx context.Context, dir string, clone database.Clone) 
 			err = errors.Join(err, c.stop(context.WithoutCancel(ctx), false))
 		}
 	}()
+	crash.Point("clone.prepare.started")
 	password := <-secret
 	if password.err != nil {
 		return password.err
@@ -116,6 +118,7 @@ func (e *Engine) Prepare(ctx context.Context, dir string, clone database.Clone) 
 	if err != nil {
 		return fmt.Errorf("the user of the database cannot be set: %w", err)
 	}
+	crash.Point("clone.prepare.user")
 	if heir != n.Owner {
 		n.Owner = heir
 		if err := c.a.writeNote(dir, n); err != nil {

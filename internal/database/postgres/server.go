@@ -380,7 +380,14 @@ func (e *Engine) Stop(ctx context.Context, dir string, clean bool) error {
 	if err := c.stop(ctx, clean); err != nil {
 		return err
 	}
-	return errors.Join(killAll(ctx, dir), os.RemoveAll(e.socketsOf(c.data)))
+	// A load that was ended may have left a second server.
+	aside := &cluster{e: e, a: a, dir: dir, data: asideOf(dir)}
+	if _, err := os.Lstat(aside.data); err == nil {
+		if err := aside.stop(ctx, false); err != nil {
+			return err
+		}
+	}
+	return errors.Join(killAll(ctx, dir), os.RemoveAll(e.socketsOf(c.data)), os.RemoveAll(e.socketsOf(aside.data)))
 }
 
 // Quiesce makes a clone's files stand still: what it has in memory is written, and its processes are halted until
