@@ -30,6 +30,7 @@ test: ## run all tests and list what was skipped
 
 .PHONY: torture
 torture: ## kill the server at every point, and print what was checked
+	$(GO) test -timeout 20m -v -tags crashpoints -run TestWhoIsKilled ./internal/database/keeper
 	$(GO) test -timeout 80m -v ./test/torture -args -long
 
 .PHONY: fuzz

@@ -39,6 +39,7 @@ func main() {
 	flag.StringVar(&o.binary, "dayfly", "", "the binary whose db create is measured, too; empty: none")
 	flag.IntVar(&o.rounds, "rounds", 5, "creates to measure of each")
 	flag.IntVar(&o.clones, "clones", 30, "clones that run at once; 0: none")
+	flag.BoolVar(&o.createdb, "createdb", true, "measure createdb and a restore, too; with 10 GB each of them takes minutes")
 	flag.StringVar(&o.dir, "dir", "", "folder for all of it, by default one for temporary files")
 	flag.Parse()
 	o.drivers = strings.Split(*drivers, ",")
@@ -63,6 +64,7 @@ type options struct {
 	sizes          []int
 	drivers        []string
 	rounds, clones int
+	createdb       bool
 }
 
 // run measures each size by itself, so that only one is on the disk.
@@ -109,9 +111,11 @@ func measure(ctx context.Context, o options, size int, first bool) (err error) {
 		hosts = append(hosts, h)
 	}
 	fmt.Printf("\nTemplate with %d MB of rows, %s in all\n", size, lab.MiB(int(hosts[0].template.Bytes)))
-	base, err := newBaseline(ctx, hosts[len(hosts)-1], top)
-	if err != nil {
-		return fmt.Errorf("createdb: %w", err)
+	var base *baseline
+	if o.createdb {
+		if base, err = newBaseline(ctx, hosts[len(hosts)-1], top); err != nil {
+			return fmt.Errorf("createdb: %w", err)
+		}
 	}
 	times := map[string][]time.Duration{}
 	var names []string
@@ -143,7 +147,7 @@ func measure(ctx context.Context, o options, size int, first bool) (err error) {
 				return err
 			}
 		}
-		if round > 3 { // they take long, and vary little
+		if base == nil || round > 3 { // they take long, and vary little
 			continue
 		}
 		for _, strategy := range []string{"wal_log", "file_copy"} {
@@ -167,8 +171,10 @@ func measure(ctx context.Context, o options, size int, first bool) (err error) {
 		fmt.Printf("%-50s %s\n", h.driver+": own data after start, after VACUUM", h.own)
 		fmt.Printf("%-50s %s\n", h.driver+": memory of an idle clone (PSS)", h.memory)
 	}
-	if err := base.close(ctx); err != nil {
-		return err
+	if base != nil {
+		if err := base.close(ctx); err != nil {
+			return err
+		}
 	}
 	if first && o.clones > 0 {
 		return hosts[0].many(ctx, o.clones)

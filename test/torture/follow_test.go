@@ -89,7 +89,11 @@ func (l *life) push(from, to string) {
 		if err != nil {
 			return "", fmt.Errorf("%w: %s", err, out)
 		}
-		commit, _, _ = strings.Cut(out, "\t")
+		for line := range strings.Lines(out) { // git may say in front of it that the server died after all was said
+			if hash, name, ok := strings.Cut(strings.TrimSpace(line), "\t"); ok && name == ref {
+				commit = hash
+			}
+		}
 		return commit, nil
 	}
 	deadline := time.Now().Add(patience)

@@ -57,7 +57,7 @@ func crashClones(ports string) (a, b database.Clone) {
 		database.Clone{ID: "b", From: "a", User: "app", Password: "b", Port: port(pb)}
 }
 
-func TestAServerThatIsKilledAtAnyStepLeavesNothingThatCannotBeUsed(t *testing.T) {
+func TestWhoIsKilledAtAnyStepLeavesNothingThatCannotBeUsed(t *testing.T) {
 	w := newWorld(t)
 	w.template("first") // loads what is shared
 	if err := w.Remove(t.Context(), "none"); err != nil {
