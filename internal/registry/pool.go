@@ -97,6 +97,9 @@ func (p *pool) vars(data []byte) (v map[string]string, err error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if known, ok := p.variables[string(data)]; ok { // somebody read the same meanwhile
+		return known, nil
+	}
 	p.variables[string(data)] = v
 	return v, nil
 }
