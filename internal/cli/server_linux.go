@@ -93,7 +93,11 @@ func (c *command) serve(ctx context.Context, config app.Config, level slog.Level
 	public, api, internal := server.Addresses()
 	log.Info("ready", "public", public, "api", api, "internal", internal, "data", config.Data, "after", time.Since(started).Round(time.Millisecond))
 	<-ctx.Done()
-	log.Info("ending; what runs goes on")
+	if config.TakeDown {
+		log.Info("ending; everything is taken away first")
+	} else {
+		log.Info("ending; what runs goes on")
+	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopping)
 	defer cancel()
 	if errors.Is(context.Cause(ctx), ErrTerminated) {
@@ -170,7 +174,7 @@ func (s *serverFlags) register(f *pflag.FlagSet) {
 	f.IntVar(&s.logSize, "log-size", 16, "MiB kept of each service's output")
 	f.StringSliceVar(&s.c.PassEnv, "pass-env", nil, "further variables of the server that builds and services see")
 	f.BoolVar(&s.c.AllowLocal, "allow-local-repos", false, "allow repositories by path although the API is not on loopback")
-	f.BoolVar(&s.c.TakeDown, "take-down", false, "remove every environment before the server ends")
+	f.BoolVar(&s.c.TakeDown, "take-down", false, "remove every environment, database and template before the server ends")
 	f.BoolVar(&s.verbose, "verbose", false, "log more")
 }
 
