@@ -304,16 +304,19 @@ func (d *databases) publish(ctx context.Context, r registry.Record[dayfly.Databa
 	if ok && before.Value == now {
 		return nil
 	}
-	revision, err := registry.Commit(ctx, d.Store, registry.Put(registry.DatabaseStatuses, rec.ID, now), registry.Require(registry.Databases, r.Key, r.Revision))
+	tell := func() {
+		if rec.Owner != "" && (!ok || before.Value.Phase != phase) {
+			d.tellDatabase(ctx, rec, now)
+		}
+	}
+	revision, err := d.commitAndTell(ctx, rec.Owner, tell,
+		registry.Put(registry.DatabaseStatuses, rec.ID, now), registry.Require(registry.Databases, r.Key, r.Revision))
 	var conflict *registry.Conflict
 	if errors.As(err, &conflict) {
 		return nil // the record changed meanwhile, which brings the next pass
 	}
 	if err != nil {
 		return err
-	}
-	if rec.Owner != "" && (!ok || before.Value.Phase != phase) {
-		d.tellDatabase(ctx, rec, now)
 	}
 	return d.Cache.Wait(ctx, revision)
 }
@@ -340,7 +343,7 @@ func (d *databases) remove(ctx context.Context, r registry.Record[dayfly.Databas
 	}
 	crash.Point("after Remove of a database")
 	d.setEnsured(r.Value.ID, false)
-	revision, err := registry.Commit(ctx, d.Store,
+	revision, err := d.commit(ctx,
 		registry.DeleteIf(registry.Databases, r.Key, r.Revision), registry.Delete(registry.DatabaseStatuses, r.Value.ID))
 	if err != nil {
 		return err
@@ -402,7 +405,7 @@ func (d *databases) forgetVersion(ctx context.Context, v registry.Record[dayfly.
 		return err
 	}
 	crash.Point("after Forget")
-	revision, err := registry.Commit(ctx, d.Store, registry.Delete(registry.TemplateVersions, v.Key))
+	revision, err := d.commit(ctx, registry.Delete(registry.TemplateVersions, v.Key))
 	if err != nil {
 		return err
 	}
@@ -513,7 +516,7 @@ func (r *Reconciler) databasesLeft(ctx context.Context, rec registry.Record[dayf
 	if len(ops) == 0 {
 		return left, nil
 	}
-	_, err := registry.Commit(ctx, r.Store, ops...)
+	_, err := r.commit(ctx, ops...)
 	return true, err
 }
 

@@ -184,7 +184,7 @@ func (r *Reconciler) remove(ctx context.Context, d dayfly.Deployment) error {
 	r.mu.Lock()
 	delete(r.asked, d.ID)
 	r.mu.Unlock()
-	_, err := registry.Commit(ctx, r.Store,
+	_, err := r.commit(ctx,
 		registry.Delete(registry.Observed, d.ID),
 		registry.Delete(registry.Deployments, d.ID),
 		registry.Put(registry.Retired, d.ID, registry.RetiredDeployment{
@@ -215,7 +215,12 @@ func (r *Reconciler) publish(ctx context.Context, rec registry.Record[dayfly.Dep
 	if ok && sameStatus(before.Value, status) {
 		return nil
 	}
-	revision, err := registry.Commit(ctx, r.Store,
+	tell := func() {
+		if !ok || before.Value.Phase != status.Phase || before.Value.Message == "" && status.Phase == dayfly.DeploymentBuilding {
+			r.tellDeployment(ctx, d, before.Value.Phase, status)
+		}
+	}
+	revision, err := r.commitAndTell(ctx, d.Key.Owner, tell,
 		registry.Put(registry.Observed, d.ID, status), registry.Require(registry.Deployments, d.ID, rec.Revision))
 	if err != nil {
 		var conflict *registry.Conflict
@@ -223,9 +228,6 @@ func (r *Reconciler) publish(ctx context.Context, rec registry.Record[dayfly.Dep
 			return nil // the deployment changed meanwhile, which brings the next pass
 		}
 		return err
-	}
-	if !ok || before.Value.Phase != status.Phase || before.Value.Message == "" && status.Phase == dayfly.DeploymentBuilding {
-		r.tellDeployment(ctx, d, before.Value.Phase, status)
 	}
 	return r.Cache.Wait(ctx, revision)
 }

@@ -20,30 +20,41 @@ func (r *Reconciler) environment(ctx context.Context, name string) error {
 	if !ok {
 		return nil
 	}
+	revision, err := r.advance(ctx, rec)
+	if revision == 0 || err != nil {
+		return err
+	}
+	return r.Cache.Wait(ctx, revision)
+}
+
+// advance writes and tells what the plan for an environment says now; revision 0 = nothing.
+func (r *Reconciler) advance(ctx context.Context, rec registry.Record[dayfly.EnvironmentRecord]) (revision int64, err error) {
 	state := registry.Gather(r.Cache, rec)
+	lock := r.telling.of(rec.Value.ID)
+	lock.Lock() // and what state says has been told
+	defer lock.Unlock()
 	r.tellPhase(ctx, state)
 	r.tellHeldUp(ctx, state)
 	input, fresh := r.planInput(state)
 	p := plan.Make(input)
 	if left, err := r.databasesLeft(ctx, rec, p); left || err != nil {
-		return err
+		return 0, err
 	}
 	if p.Empty() {
-		return nil
+		return 0, nil
 	}
-	r.Logger.Debug("plan", "environment", name, "plan", p.String())
+	r.Logger.Debug("plan", "environment", rec.Key, "plan", p.String())
 	ops, err := r.operations(rec, state, p, fresh)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	revision, err := registry.Commit(ctx, r.Store, ops...)
-	if err != nil {
-		return err
+	if revision, err = r.commit(ctx, ops...); err != nil {
+		return 0, err
 	}
 	for _, s := range p.Steps {
 		r.tellStep(ctx, state, s)
 	}
-	return r.Cache.Wait(ctx, revision)
+	return revision, nil
 }
 
 // planInput says what the plan is made from. fresh holds the deployments that do

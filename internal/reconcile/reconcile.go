@@ -89,12 +89,13 @@ type Reconciler struct {
 	left    []dayfly.Leftover       // as last noticed by the sweepers
 	unused  map[string]time.Time    // since when nobody refers to a shared deployment, as far as this server looks after that
 
+	telling    *telling
 	background sync.WaitGroup
 }
 
 // New makes a Reconciler; Run starts it.
 func New(config Config, parts Parts) *Reconciler {
-	r := &Reconciler{Config: config, Parts: parts, orphans: map[string]time.Time{}, jobs: map[string]*job{}, retries: newRetries(), asked: map[string]int{}, phases: map[string]dayfly.Phase{}, heldUp: map[string]string{}}
+	r := &Reconciler{Config: config, Parts: parts, orphans: map[string]time.Time{}, jobs: map[string]*job{}, retries: newRetries(), asked: map[string]int{}, phases: map[string]dayfly.Phase{}, heldUp: map[string]string{}, telling: newTelling()}
 	r.environments = newWorker("environment", r.environment, parts.Logger)
 	r.deployments = newWorker("deployment", r.deployment, parts.Logger)
 	if r.Keeper != nil {
@@ -239,13 +240,5 @@ func (r *Reconciler) watch(ctx context.Context) {
 				}
 			}
 		}
-	}
-}
-
-// event appends an event to an environment; one that cannot be written is logged.
-func (r *Reconciler) event(ctx context.Context, environmentID string, e dayfly.Event) {
-	e.Time = r.Now()
-	if err := registry.AppendEvent(ctx, r.Store, environmentID, e); err != nil {
-		r.Logger.Warn("an event could not be written", "environment", e.Environment, "reason", e.Reason, "error", err)
 	}
 }
