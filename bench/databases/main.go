@@ -143,6 +143,9 @@ func measure(ctx context.Context, o options, size int, first bool) (err error) {
 				took(h.driver+": PostgreSQL alone, start to SELECT 1", func() (time.Duration, error) { return h.alone(ctx) }),
 				took(h.driver+": create to SELECT 1", func() (time.Duration, error) { return h.create(ctx, round == o.rounds) }),
 			)
+			if err == nil && h.driver != "copy" {
+				err = took(h.driver+": create to SELECT 1, with a spare", func() (time.Duration, error) { return h.createFromSpare(ctx) })
+			}
 			if err != nil {
 				return err
 			}
@@ -223,6 +226,7 @@ func execute(ctx context.Context, url string, statements ...string) (err error) 
 // host is a keeper on a file system with one driver.
 type host struct {
 	driver, mount, folder, programs string
+	data                            string // where the copies are
 	cloner                          snapshot.Cloner
 	engine                          *postgres.Engine
 	keeper                          *keeper.Keeper
@@ -230,7 +234,6 @@ type host struct {
 	bare                            string // folder of a clone that PostgreSQL is started on by hand
 	bareClone                       database.Clone
 	own, memory                     string
-	n                               int
 }
 
 func newHost(ctx context.Context, top, driver string, size int) (_ *host, err error) {
@@ -243,19 +246,16 @@ func newHost(ctx context.Context, top, driver string, size int) (_ *host, err er
 	if err := os.Mkdir(h.folder, 0o711); err != nil {
 		return nil, err
 	}
-	data := filepath.Join(h.folder, "data")
+	h.data = filepath.Join(h.folder, "data")
 	mkfs := map[string][]string{"btrfs": {"mkfs.btrfs", "-q", "-m", "single"}, "reflink": {"mkfs.xfs", "-q", "-m", "reflink=1"}}[driver]
 	if mkfs != nil {
 		if err := h.device(mkfs, int64(2*size+1000)*mb); err != nil {
 			return nil, err
 		}
-		data = filepath.Join(h.mount, "data")
-	}
-	if h.cloner, err = snapshot.Open(ctx, snapshot.Options{Dir: data, Driver: driver, Pool: snapshot.PoolNone}); err != nil {
-		return nil, err
+		h.data = filepath.Join(h.mount, "data")
 	}
 	h.engine = postgres.New(postgres.Options{Sockets: filepath.Join(h.folder, "s")})
-	if h.keeper, err = keeper.Open(ctx, keeper.Options{Dir: filepath.Join(h.folder, "records"), Engine: h.engine, Cloner: h.cloner, FirstPort: 21000, LastPort: 28999, Measure: time.Hour}); err != nil {
+	if err := h.open(ctx, 0); err != nil {
 		return nil, err
 	}
 	if h.template, err = h.keeper.Load(ctx, database.Load{ID: "t", Database: "shop", Fixtures: fixtures(size)}); err != nil {
@@ -280,13 +280,56 @@ func newHost(ctx context.Context, top, driver string, size int) (_ *host, err er
 	return h, h.engine.Stop(ctx, h.bare, true)
 }
 
+// open opens the keeper anew, with so many spares.
+func (h *host) open(ctx context.Context, spares int) (err error) {
+	if h.keeper != nil {
+		if err := h.keeper.Close(); err != nil {
+			return err
+		}
+	}
+	if h.cloner, err = snapshot.Open(ctx, snapshot.Options{Dir: h.data, Driver: h.driver, Pool: snapshot.PoolNone}); err != nil {
+		return err
+	}
+	h.keeper, err = keeper.Open(ctx, keeper.Options{
+		Dir: filepath.Join(h.folder, "records"), Engine: h.engine, Cloner: h.cloner, FirstPort: 21000, LastPort: 28999, Measure: time.Hour, Spares: spares,
+	})
+	return err
+}
+
+// like is what all clones are like.
+func like() database.Clone { return database.Clone{Template: "t", User: "app"} }
+
+// createFromSpare waits until a spare is there, as after a moment without a create, and gives the time from the request
+// for a clone until its first answer.
+func (h *host) createFromSpare(ctx context.Context) (took time.Duration, err error) {
+	if err := h.open(ctx, 1); err != nil {
+		return 0, err
+	}
+	h.keeper.Reserve(like())
+	for ready := false; !ready; {
+		records, err := filepath.Glob(filepath.Join(h.folder, "records", "spares", "*.json"))
+		if err != nil || ctx.Err() != nil {
+			return 0, errors.Join(err, ctx.Err())
+		}
+		for _, path := range records {
+			b, _ := os.ReadFile(path) // it may be gone
+			ready = strings.Contains(string(b), `"made":true`)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if took, err = h.create(ctx, false); err != nil {
+		return 0, err
+	}
+	return took, h.open(ctx, 0)
+}
+
 // create makes a clone and gives the time until its first answer.
 func (h *host) create(ctx context.Context, look bool) (took time.Duration, err error) {
+	begun := time.Now()
 	c, err := h.want(ctx)
 	if err != nil {
 		return 0, err
 	}
-	begun := time.Now()
 	if err := h.keeper.Ensure(ctx, c); err != nil {
 		return 0, err
 	}
@@ -315,9 +358,10 @@ func (h *host) create(ctx context.Context, look bool) (took time.Duration, err e
 }
 
 func (h *host) want(ctx context.Context) (database.Clone, error) {
-	h.n++
-	port, err := h.keeper.FreePort(ctx, nil)
-	return database.Clone{ID: "n" + strconv.Itoa(h.n), Template: "t", User: "app", Password: "secret", Port: port}, err
+	c := like()
+	id, port, err := h.keeper.Place(ctx, c, nil)
+	c.ID, c.Port, c.Password = id, port, "secret"
+	return c, err
 }
 
 // bytes gives what a folder has for itself once it is written out.

@@ -73,6 +73,7 @@ type Config struct {
 	Databases func(context.Context, DatabaseConfig) (Databases, error)
 	// FirstDBPort to LastDBPort are the ports of databases.
 	FirstDBPort, LastDBPort int
+	DBSpares                int    // of databases, see DatabaseConfig
 	Pool, DBDriver          string // see DatabaseConfig
 
 	Version string

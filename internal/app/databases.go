@@ -18,6 +18,7 @@ type DatabaseConfig struct {
 	ClusterID, NodeID string
 	FirstPort         int
 	LastPort          int
+	Spares            int    // of how many templates a database is kept ready for the next one who asks
 	Pool              string // "auto" = a pool file where that helps; "none" = none
 	Driver            string // of snapshots; "" = the best that works
 	Listen            string // the address at which clients reach the databases
@@ -39,7 +40,7 @@ func (a *App) startDatabases(ctx context.Context) error {
 	}
 	keeper, err := a.config.Databases(ctx, DatabaseConfig{
 		Dir: a.folder.sub("databases"), ClusterID: a.store.ClusterID(), NodeID: a.node,
-		FirstPort: a.config.FirstDBPort, LastPort: a.config.LastDBPort, Pool: a.config.Pool, Driver: a.config.DBDriver,
+		FirstPort: a.config.FirstDBPort, LastPort: a.config.LastDBPort, Spares: a.config.DBSpares, Pool: a.config.Pool, Driver: a.config.DBDriver,
 		Listen: a.databaseHost(), Logger: a.log,
 	})
 	if err != nil {

@@ -28,7 +28,8 @@ func openDatabases(ctx context.Context, c app.DatabaseConfig) (app.Databases, er
 		return nil, err
 	}
 	d.Keeper, err = keeper.Open(ctx, keeper.Options{
-		Dir: filepath.Join(c.Dir, "records"), Engine: engine, Cloner: cloner, FirstPort: c.FirstPort, LastPort: c.LastPort, Logger: c.Logger,
+		Dir: filepath.Join(c.Dir, "records"), Engine: engine, Cloner: cloner, FirstPort: c.FirstPort, LastPort: c.LastPort,
+		Spares: c.Spares, Logger: c.Logger,
 	})
 	return d, err
 }

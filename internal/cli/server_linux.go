@@ -167,6 +167,7 @@ func (s *serverFlags) register(f *pflag.FlagSet) {
 	f.IntVar(&s.c.Limits.Connections, "max-connections", 0, "clients' connections at a time, on each of --http and --internal; further ones wait; 0 = a fifth of the files that may be open")
 	f.StringVar(&s.dbPorts, "db-ports", "15432-16431", "ports of databases: FIRST-LAST")
 	f.StringVar(&s.c.Pool, "pool", "auto", "auto = where the server is root and its folder cannot share blocks, a file is mounted to keep databases in; none = never")
+	f.IntVar(&s.c.DBSpares, "db-spares", 2, "templates, those asked for last, of which a database is kept ready for the next one who asks; 0 = none")
 	f.StringVar(&s.c.DBDriver, "db-driver", "", "how databases are copied: btrfs, reflink, overlay or copy; empty = the best that works")
 	f.StringVar(&s.quotaBuilds, "quota-builds", "20g", "bytes of all builds; those not used for the longest time go first; 0 = no bound")
 	f.StringVar(&s.quotaCheckouts, "quota-checkouts", "10g", "bytes of all checkouts and mirrors of repositories")
@@ -260,6 +261,9 @@ func (s *serverFlags) config(f *pflag.FlagSet, version string) (app.Config, erro
 	}
 	if n, err := fmt.Sscanf(s.dbPorts+" ", "%d-%d ", &c.FirstDBPort, &c.LastDBPort); n != 2 || err != nil || c.FirstDBPort < 1 || c.LastDBPort < c.FirstDBPort || c.LastDBPort > 65535 {
 		return c, usagef("--db-ports: %q is no range of ports: write FIRST-LAST, such as 15432-16431", s.dbPorts)
+	}
+	if c.DBSpares < 0 {
+		return c, usagef("--db-spares: %d is no number of databases", c.DBSpares)
 	}
 	if c.Pool != "auto" && c.Pool != "none" {
 		return c, usagef("--pool: %q is none: use auto or none", c.Pool)

@@ -42,7 +42,7 @@ func plain() app.Config {
 		Domain: "localhost", NamePattern: "{project}-{branch}", HostPattern: "{service}-{env}", ReleaseHeader: "X-Dayfly-Release", Runner: "local", Advertise: "127.0.0.1",
 		FirstUser: 200000, LastUser: 265535, BuildTimeout: 30 * time.Minute, MaxEnvironments: 1000, MaxPerProject: 200,
 		MaxPush:     2 << 30,
-		FirstDBPort: 15432, LastDBPort: 16431, Pool: "auto",
+		FirstDBPort: 15432, LastDBPort: 16431, DBSpares: 2, Pool: "auto",
 		Limits:      proxy.Limits{Head: 64 << 10, HeadTimeout: 15 * time.Second, BodyTimeout: time.Minute, IdleTimeout: 2 * time.Minute},
 		QuotaBuilds: 20 << 30, QuotaCheckouts: 10 << 30, QuotaLogs: 5 << 30, LogSize: 16 << 20, Poll: time.Minute, Drain: 10 * time.Minute, Keep: dayfly.Duration(7 * 24 * time.Hour), MaxKeep: dayfly.Duration(30 * 24 * time.Hour), KeepLogs: 24 * time.Hour, Version: "v1",
 	}
@@ -57,8 +57,8 @@ func TestTheServersFlagsSayItsConfiguration(t *testing.T) {
 	}{
 		{"nothing", nil, nil, func(*app.Config) {}},
 		{"what is not built may be empty", []string{"--https=", "--dns=", "--environments=", "--mayfly=false"}, nil, func(*app.Config) {}},
-		{"databases", []string{"--db-ports", "6000-6010", "--pool", "none", "--db-driver", "copy"}, nil, func(c *app.Config) {
-			c.FirstDBPort, c.LastDBPort, c.Pool, c.DBDriver = 6000, 6010, "none", "copy"
+		{"databases", []string{"--db-ports", "6000-6010", "--pool", "none", "--db-driver", "copy", "--db-spares", "0"}, nil, func(c *app.Config) {
+			c.FirstDBPort, c.LastDBPort, c.Pool, c.DBDriver, c.DBSpares = 6000, 6010, "none", "copy", 0
 		}},
 		{"files", []string{"--environments=/e", "--mayfly"}, nil, func(c *app.Config) { c.Environments, c.Mayfly = "/e", true }},
 		{"addresses", []string{"--http", ":1", "--internal=127.0.0.1:2", "--listen", "localhost:3"}, nil, func(c *app.Config) {

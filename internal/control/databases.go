@@ -156,7 +156,7 @@ func (c *Control) equip(ctx context.Context, rec *dayfly.DatabaseRecord) (releas
 	if err != nil {
 		return nil, err
 	}
-	rec.Format, rec.ID, rec.Node, rec.CreatedAt = dayfly.Format, dayfly.NewID(), c.config.DatabaseNode, c.now()
+	rec.Format, rec.Node, rec.CreatedAt = dayfly.Format, c.config.DatabaseNode, c.now()
 	rec.Host, rec.User, rec.Password = cmp.Or(c.config.DatabaseHost, "127.0.0.1"), databaseUser, password
 	// One at a time: what one is given no other one may be given before its record shows that.
 	c.portsMu.Lock()
@@ -165,11 +165,13 @@ func (c *Control) equip(ctx context.Context, rec *dayfly.DatabaseRecord) (releas
 	for d := range registry.All(c.cache, registry.Databases) {
 		taken[d.Value.Port] = taken[d.Value.Port] || d.Value.Node == rec.Node
 	}
-	port, err := keeper.FreePort(ctx, func(p int) bool { return taken[p] || c.ports[p] })
+	like := c.newClone(rec.Version)
+	like.From = rec.From
+	id, port, err := keeper.Place(ctx, like, func(p int) bool { return taken[p] || c.ports[p] })
 	if err != nil {
 		return nil, err
 	}
-	rec.Port = port
+	rec.ID, rec.Port = id, port
 	c.ports[port] = true
 	return func() {
 		c.portsMu.Lock()
@@ -498,6 +500,11 @@ func (c *Control) CloneOf(rec dayfly.DatabaseRecord) (database.Clone, error) {
 		clone.Template, clone.From = "", rec.From
 	}
 	return clone, nil
+}
+
+// newClone is how databases that are made from a version of a template begin.
+func (c *Control) newClone(version string) database.Clone {
+	return database.Clone{Template: version, User: databaseUser, Listen: c.config.DatabaseListen}
 }
 
 func hubDatabase(name string) string { return "database/" + name }

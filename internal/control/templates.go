@@ -225,10 +225,14 @@ func (c *Control) load(ctx context.Context, v dayfly.TemplateVersion, source dat
 	}
 	v.Frozen, v.Engine, v.EngineVersion, v.Database = true, made.Engine, made.Version, made.Database
 	v.Driver, v.Bytes, v.FrozenAt = made.Driver, made.Bytes, made.FrozenAt
-	return c.concluded(context.WithoutCancel(ctx), v, func(t *dayfly.TemplateRecord) []registry.Op {
+	err = c.concluded(context.WithoutCancel(ctx), v, func(t *dayfly.TemplateRecord) []registry.Op {
 		t.Current, t.Loading, t.Problem = v.ID, "", ""
 		return []registry.Op{registry.Put(registry.TemplateVersions, v.ID, v)}
 	})
+	if err == nil {
+		c.databases.Reserve(c.newClone(v.ID)) // whoever loads one is about to use it
+	}
+	return err
 }
 
 // failed writes why a version could not be made.

@@ -50,13 +50,13 @@ type Template struct {
 
 // Clone is a database that should be there and run.
 type Clone struct {
-	ID       string // random; names its folder
+	ID       string // chosen by Place; names its folder
 	Template string // id of the version that it is a copy of; "" = of a clone
 	From     string // id of the clone that it is a copy of
 	User     string
 	Password string
 	Listen   string            // the address that its server binds to, besides one of its own host's
-	Port     int               // chosen by FreePort
+	Port     int               // chosen by Place
 	Settings map[string]string // of the server, over those for throw-away data
 	Fixtures []byte            // run once, when the clone is made
 }
@@ -95,8 +95,13 @@ type Keeper interface {
 	// Forget deletes a version. Clones of it must be gone. Unknown ids are no error.
 	Forget(ctx context.Context, templateID string) error
 
-	// FreePort gives a port in the keeper's range that nobody listens on and that is not in taken.
-	FreePort(ctx context.Context, taken func(int) bool) (int, error)
+	// Place gives a new clone its id and its port, one in the keeper's range that nobody listens on and that is not in
+	// taken: those of a spare, where there is one from which c can be had at once, else new ones. It is
+	// not given to anybody else; Ensure should come soon.
+	Place(ctx context.Context, c Clone, taken func(port int) bool) (id string, port int, err error)
+	// Reserve says that clones like c may be asked for. It returns at once; whether there is a spare then is the keeper's
+	// affair. Nobody sees one before it is placed.
+	Reserve(c Clone)
 	// Ensure makes a clone where there is none, and starts its server where it does not run. It returns
 	// when it takes connections. A server that ends by itself is started again with back-off, until Remove.
 	Ensure(ctx context.Context, c Clone) error
@@ -126,7 +131,8 @@ type Engine interface {
 	Load(ctx context.Context, dir string, l Load) (Template, error)
 	// Prepare gives a fresh copy of a data folder what makes it a clone of its own: user, password, who may
 	// connect, settings. Once per copy; fixtures run here.
-	// It may start the server, and leave it running for Start to find.
+	// It may start the server, and leave it running for Start to find. Where Start has come first, with the same clone
+	// but its password, nobody could connect so far, and the server goes on.
 	Prepare(ctx context.Context, dir string, c Clone) error
 	// Start starts the server of a data folder, or finds the one that runs on it, and returns when it takes connections.
 	Start(ctx context.Context, dir string, c Clone) (Server, error)

@@ -34,7 +34,7 @@ import (
 // checkedDatabases says what a life with databases checks, for the table.
 var checkedDatabases = []string{
 	"every database takes connections with its password and has what belongs in it",
-	"one server runs for each, and nothing else; the one that nobody touched is the process of before, and its connection is still there",
+	"one server runs for each, and for a spare, and nothing else; the one that nobody touched is the process of before, and its connection is still there",
 	"there are just the folders, records, mounts, devices and sockets of what is wanted",
 	"a template whose dump went with the server has failed and says so, others were made again",
 	"what a mask replaced is in no file",
@@ -95,6 +95,7 @@ func TestTheServerMayDieAnywhereWithDatabases(t *testing.T) {
 type databaseLife struct {
 	*life
 	takeDownLog string
+	spares      int               // as many as there may be
 	files       string            // where the folders of databases are
 	seen        map[string]bool   // folders that were there at any time
 	addresses   map[string]string // of databases, by name; final from the start
@@ -124,7 +125,9 @@ func newDatabaseLife(t *testing.T, driver string) *databaseLife {
 	l.databases()
 	l.files = filepath.Join(l.data, "databases", "files")
 	first := firstRange + int(ranges.Add(1)+int64(os.Getpid()))%manyRanges*rangeSize
-	l.flags = append(l.flags, "--db-ports", fmt.Sprintf("%d-%d", first, first+rangeSize-1), "--db-driver", driver)
+	// With one driver most databases were a spare before, with the other one none was.
+	l.spares = map[string]int{"": 1}[driver]
+	l.flags = append(l.flags, "--db-ports", fmt.Sprintf("%d-%d", first, first+rangeSize-1), "--db-driver", driver, "--db-spares", strconv.Itoa(l.spares))
 	return l
 }
 
@@ -616,6 +619,14 @@ func (l *databaseLife) wrong(w wanted) string {
 	if !slices.Equal(names, w.databases) {
 		return fmt.Sprintf("databases %q", names)
 	}
+	records, half := l.recordsOf("spares")
+	if half != "" || len(records) > l.spares {
+		return fmt.Sprintf("spares %q, half made %q", records, half)
+	}
+	for _, id := range records {
+		running["c"+id] = true
+		folders = append(folders, "c"+id)
+	}
 	templates, err := l.client.Templates(l.Context())
 	if err != nil {
 		return err.Error()
@@ -667,19 +678,12 @@ func (l *databaseLife) wrongFolders(w wanted, folders []string) string {
 	if err != nil {
 		return err.Error()
 	}
-	clones, err := os.ReadDir(filepath.Join(keeper, "clones"))
-	if err != nil {
-		return err.Error()
+	clones, half := l.recordsOf("clones")
+	if half != "" {
+		return "the record of a database is " + half
 	}
 	if len(versions) != w.versions || len(clones) != len(w.databases) {
 		return fmt.Sprintf("records of versions %v and of databases %v", versions, clones)
-	}
-	for _, c := range clones {
-		b, err := os.ReadFile(filepath.Join(keeper, "clones", c.Name()))
-		var rec struct{ Made bool }
-		if err := errors.Join(err, json.Unmarshal(b, &rec)); err != nil || !rec.Made {
-			return fmt.Sprintf("the record %s of a database is %s: %v", c.Name(), b, err)
-		}
 	}
 	for _, v := range versions {
 		folders = append(folders, "t"+strings.TrimSuffix(v.Name(), ".json"))
@@ -717,6 +721,23 @@ func (l *databaseLife) wrongFolders(w wanted, folders []string) string {
 		devices = 1
 	}
 	return l.wrongMounts(mounts, devices)
+}
+
+// recordsOf gives the ids of the records of clones or spares, and one that is not made; "" = none.
+func (l *databaseLife) recordsOf(kind string) (ids []string, half string) {
+	paths, err := filepath.Glob(filepath.Join(l.data, "databases", "records", kind, "*"))
+	if err != nil {
+		return nil, err.Error()
+	}
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		var rec struct{ Made bool }
+		if err := errors.Join(err, json.Unmarshal(b, &rec)); err != nil || !rec.Made {
+			return nil, fmt.Sprintf("%s: %s: %v", path, b, err)
+		}
+		ids = append(ids, strings.TrimSuffix(filepath.Base(path), ".json"))
+	}
+	return ids, ""
 }
 
 // wrongMounts compares what is mounted, and how many devices there are for it.
@@ -823,7 +844,7 @@ func (l *databaseLife) nothing() {
 	if _, err := os.Lstat(l.files); !errors.Is(err, os.ErrNotExist) {
 		l.Errorf("%s is still there: %v", l.files, err)
 	}
-	for _, kind := range []string{"templates", "clones"} {
+	for _, kind := range []string{"templates", "clones", "spares"} {
 		if left, err := os.ReadDir(filepath.Join(l.data, "databases", "records", kind)); err != nil || len(left) > 0 {
 			l.Errorf("records are left: %v, %v", left, err)
 		}

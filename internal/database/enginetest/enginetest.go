@@ -42,18 +42,19 @@ type suite struct {
 // Run runs the suite.
 func Run(t *testing.T, s System) {
 	for name, f := range map[string]func(*testing.T, *suite){
-		"a template of a dump becomes clones that do not see each other":           clones,
-		"a server outlives who started it and is found again":                      adoption,
-		"a server that was killed is noticed and starts with what was committed":   killed,
-		"stopping leaves nothing that runs":                                        stopping,
-		"a clone of a clone that runs has what was committed":                      cloneOfClone,
-		"what a mask replaced is in no file":                                       mask,
-		"a dump that is none fails and leaves nothing that runs":                   garbage,
-		"a load that is cancelled leaves nothing that runs":                        cancelled,
-		"fixtures run once when a clone is made, and fail with their line":         fixtures,
-		"fixtures of a template are in all of its clones":                          templateFixtures,
-		"a mask that fails fails the load with its line":                           failingMask,
-		"an empty template becomes a clone that can be written to by its own user": empty,
+		"a template of a dump becomes clones that do not see each other":                       clones,
+		"a server outlives who started it and is found again":                                  adoption,
+		"a copy that was started lets nobody in, and becomes a clone while its server goes on": early,
+		"a server that was killed is noticed and starts with what was committed":               killed,
+		"stopping leaves nothing that runs":                                                    stopping,
+		"a clone of a clone that runs has what was committed":                                  cloneOfClone,
+		"what a mask replaced is in no file":                                                   mask,
+		"a dump that is none fails and leaves nothing that runs":                               garbage,
+		"a load that is cancelled leaves nothing that runs":                                    cancelled,
+		"fixtures run once when a clone is made, and fail with their line":                     fixtures,
+		"fixtures of a template are in all of its clones":                                      templateFixtures,
+		"a mask that fails fails the load with its line":                                       failingMask,
+		"an empty template becomes a clone that can be written to by its own user":             empty,
 		"progress is told": progress,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -266,6 +267,34 @@ func adoption(t *testing.T, s *suite) {
 	case <-second.Ended():
 		t.Error("a server that runs is said to have ended")
 	default:
+	}
+}
+
+func early(t *testing.T, s *suite) {
+	template, _ := s.template(t, s.source("one"))
+	dir := s.copy(t, template, "a")
+	c := database.Clone{ID: "a", User: "app", Port: Port(t)}
+	server := s.started(t, dir, c)
+	c.Password = "secret"
+	for _, password := range []string{"", c.Password} {
+		stranger := c
+		stranger.Password = password
+		if got, err := s.Ask(t.Context(), stranger, "shop", s.Count); err == nil {
+			t.Errorf("nobody is its user yet, and one who says %q gets %q", password, got)
+		}
+	}
+	c.Fixtures = []byte(s.Insert("two"))
+	if err := s.Prepare(t.Context(), dir, c); err != nil {
+		t.Fatal(err)
+	}
+	if again := s.started(t, dir, c); again.PID() != server.PID() {
+		t.Errorf("process %d was started where %d ran", again.PID(), server.PID())
+	}
+	s.expect(t, c, s.Count, "2")
+	wrong := c
+	wrong.Password = "wrong"
+	if _, err := s.Ask(t.Context(), wrong, "shop", s.Count); err == nil {
+		t.Error("it takes any password")
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 
 // Host is the folder of keepers: what there is of templates and databases.
 type Host struct {
-	// First is the first port that FreePort gives.
+	// First is the first port that Place gives.
 	First int
 
 	mu        sync.Mutex
@@ -230,16 +230,19 @@ func (k *Keeper) Forget(ctx context.Context, id string) error {
 	return nil
 }
 
-// FreePort implements database.Keeper.
-func (k *Keeper) FreePort(_ context.Context, taken func(int) bool) (int, error) {
+// Reserve implements database.Keeper. There are no spares.
+func (k *Keeper) Reserve(database.Clone) {}
+
+// Place implements database.Keeper.
+func (k *Keeper) Place(_ context.Context, _ database.Clone, taken func(int) bool) (string, int, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for port := k.First; port < k.First+1000; port++ {
 		if !taken(port) {
-			return port, nil
+			return dayfly.NewID(), port, nil
 		}
 	}
-	return 0, errors.New("no port is free")
+	return "", 0, errors.New("no port is free")
 }
 
 // Ensure implements database.Keeper.

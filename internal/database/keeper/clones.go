@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -14,32 +12,6 @@ import (
 	"github.com/dayfly-dev/dayfly/internal/crash"
 	"github.com/dayfly-dev/dayfly/internal/database"
 )
-
-// FreePort gives a port that nobody listens on. Ports go round, so that one that was just given is not given again at once.
-func (k *Keeper) FreePort(ctx context.Context, taken func(int) bool) (int, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	mine := map[int]bool{}
-	for _, c := range k.clones {
-		mine[c.rec.Clone.Port] = true
-	}
-	for range k.o.LastPort - k.o.FirstPort + 1 {
-		port := k.nextPort
-		if k.nextPort++; k.nextPort > k.o.LastPort {
-			k.nextPort = k.o.FirstPort
-		}
-		if mine[port] || (taken != nil && taken(port)) {
-			continue
-		}
-		var lc net.ListenConfig
-		l, err := lc.Listen(ctx, "tcp", ":"+strconv.Itoa(port))
-		if err != nil {
-			continue
-		}
-		return port, l.Close()
-	}
-	return 0, dayfly.Errorf(dayfly.CodeUnavailable, "all ports from %d to %d are taken: delete a database, or give a wider range with --db-ports", k.o.FirstPort, k.o.LastPort)
-}
 
 // Ensure makes a clone where there is none, and starts its server where it does not run.
 func (k *Keeper) Ensure(ctx context.Context, want database.Clone) error {
@@ -140,6 +112,10 @@ func (k *Keeper) remove(ctx context.Context, id string) error {
 // one that there was, its record says so.
 func (k *Keeper) create(ctx context.Context, want database.Clone) (err error) {
 	id := want.ID
+	defer k.busyMaking()()
+	if err := k.yield(ctx, want); err != nil {
+		return err
+	}
 	k.mu.Lock()
 	_, existed := k.clones[id]
 	k.mu.Unlock()
@@ -169,20 +145,15 @@ func (k *Keeper) create(ctx context.Context, want database.Clone) (err error) {
 			err = errors.Join(err, k.remove(ctx, id))
 		}
 	}()
-	if err := k.wipe(ctx, "c"+id); err != nil {
+	path, claimed, err := k.claim(want)
+	if err != nil {
 		return err
 	}
-	if want.From != "" {
-		if err := k.originOf(ctx, want, &rec, step); err != nil {
+	if !claimed {
+		if path, err = k.copy(ctx, want, &rec, origin, step); err != nil {
 			return err
 		}
 	}
-	crash.Point(step + ".copy")
-	path, err := k.o.Cloner.Clone(ctx, origin, "c"+id)
-	if err != nil {
-		return notCopied(err)
-	}
-	crash.Point(step + ".copied")
 	select { // starting a server takes a processor
 	case k.slots <- struct{}{}:
 		defer func() { <-k.slots }()
@@ -212,7 +183,27 @@ func (k *Keeper) create(ctx context.Context, want database.Clone) (err error) {
 	case k.kick <- struct{}{}:
 	default: // there is one already
 	}
+	k.Reserve(want)
 	return nil
+}
+
+// copy makes a clone's folder anew.
+func (k *Keeper) copy(ctx context.Context, want database.Clone, rec *record, origin, step string) (path string, err error) {
+	if err := k.wipe(ctx, "c"+want.ID); err != nil {
+		return "", err
+	}
+	if want.From != "" {
+		if err := k.originOf(ctx, want, rec, step); err != nil {
+			return "", err
+		}
+	}
+	crash.Point(step + ".copy")
+	path, err = k.o.Cloner.Clone(ctx, origin, "c"+want.ID)
+	if err != nil {
+		return "", notCopied(err)
+	}
+	crash.Point(step + ".copied")
+	return path, nil
 }
 
 func notCopied(err error) error {
@@ -357,6 +348,9 @@ func (k *Keeper) move(ctx context.Context, c *clone, want database.Clone) error 
 	c.phase = database.PhaseStarting
 	k.mu.Unlock()
 	rec.Clone.Port, rec.Clone.Listen, rec.Clone.Settings = want.Port, want.Listen, want.Settings
+	if err := k.yield(ctx, want); err != nil {
+		return err
+	}
 	path, err := k.o.Cloner.Attach(ctx, "c"+want.ID)
 	if err != nil {
 		return err

@@ -44,11 +44,12 @@ func (w *withLoaded) Run() int {
 // copier copies folders with cp.
 type copier struct {
 	root     string
+	name     string // of the driver that it plays
 	mu       sync.Mutex
 	measured map[string]int
 }
 
-func (c *copier) Name() string            { return "copy" }
+func (c *copier) Name() string            { return c.name }
 func (c *copier) path(name string) string { return filepath.Join(c.root, name) }
 func (c *copier) Create(_ context.Context, name string) (string, error) {
 	return c.path(name), os.Mkdir(c.path(name), 0o755)
@@ -182,7 +183,7 @@ func (w *world) engine() quick {
 // open opens the folder, as a server that starts does.
 func (w *world) open() {
 	w.t.Helper()
-	w.cloner = &copier{root: filepath.Join(w.root, "data"), measured: map[string]int{}}
+	w.cloner = &copier{root: filepath.Join(w.root, "data"), name: "copy", measured: map[string]int{}}
 	o := Options{Dir: filepath.Join(w.root, "records"), Engine: w.engine(), Cloner: w.cloner, FirstPort: 21000, LastPort: 28999, Backoff: time.Millisecond}
 	for _, f := range w.change {
 		f(&o)
@@ -206,7 +207,7 @@ func (w *world) reopen() {
 func (w *world) template(id string) {
 	w.t.Helper()
 	t, err := w.Load(w.t.Context(), database.Load{ID: id, Database: "shop", Fixtures: []byte(sharedDump)})
-	if err != nil || t.ID != id || t.Driver != "copy" || t.FrozenAt.IsZero() {
+	if err != nil || t.ID != id || t.Driver != w.cloner.name || t.FrozenAt.IsZero() {
 		w.t.Fatalf("loaded %+v, %v", t, err)
 	}
 }
@@ -268,7 +269,7 @@ func (w *world) there() string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	for _, kind := range []string{"templates", "clones"} {
+	for _, kind := range []string{"templates", "clones", "spares"} {
 		entries, err := os.ReadDir(filepath.Join(w.root, "records", kind))
 		if err != nil {
 			w.t.Fatal(err)

@@ -4,7 +4,7 @@
 // step. So a crash leaves a template's folder without a record, which goes when the next Keeper opens, or a
 // clone's record that says it was being made, which the next Ensure takes away and makes again. A folder
 // of a template is called t and its id, one of a clone c and its id, and what a clone of a clone was made
-// from, so that it can be reset to it, o and the id of the clone.
+// from, so that it can be reset to it, o and the id of the clone. A spare is called as the clone that it may become.
 package keeper
 
 import (
@@ -45,7 +45,10 @@ type Options struct {
 	// Backoff is how long a server that ended by itself waits before it is started again, at first; it doubles up to a minute
 	// each time. Default: a quarter of a second.
 	Backoff time.Duration
-	Logger  *slog.Logger
+	// Spares is of how many templates, those asked for last, a clone is kept ready for the next one who asks: it runs
+	// already. 0 = of none. There are none where each would be as large as its template.
+	Spares int
+	Logger *slog.Logger
 }
 
 // Keeper is a database.Keeper.
@@ -58,6 +61,7 @@ type Keeper struct {
 	locks   locks
 	changed hub
 	kick    chan struct{} // something new is to be measured
+	restock chan struct{} // spares may be missing
 
 	mu        sync.Mutex
 	closed    bool
@@ -65,7 +69,11 @@ type Keeper struct {
 	clones    map[string]*clone
 	noticed   map[string]time.Time // leftovers
 	nextPort  int
-	loading   int // templates that are being loaded
+	spares    map[string]*spare
+	likes     []database.Clone // what spares are like, of one template each, the one asked for last first
+	making    int              // clones that somebody waits for
+	made      time.Time        // when the last one was made
+	loading   int              // templates that are being loaded
 }
 
 var _ database.Keeper = (*Keeper)(nil)
@@ -115,8 +123,8 @@ func Open(ctx context.Context, o Options) (*Keeper, error) {
 		o.Backoff = 250 * time.Millisecond
 	}
 	k := &Keeper{o: o, slots: make(chan struct{}, 4*runtime.NumCPU()), templates: map[string]database.Template{}, clones: map[string]*clone{},
-		noticed: map[string]time.Time{}, kick: make(chan struct{}, 1), nextPort: o.FirstPort}
-	for _, dir := range []string{"templates", "clones"} {
+		noticed: map[string]time.Time{}, kick: make(chan struct{}, 1), restock: make(chan struct{}, 1), spares: map[string]*spare{}, nextPort: o.FirstPort}
+	for _, dir := range []string{"templates", "clones", "spares"} {
 		if err := os.MkdirAll(filepath.Join(o.Dir, dir), 0o700); err != nil {
 			return nil, err
 		}
@@ -129,12 +137,28 @@ func Open(ctx context.Context, o Options) (*Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
+	spares, err := readAll[spareRecord](filepath.Join(o.Dir, "spares"))
+	if err != nil {
+		return nil, err
+	}
+	if o.Cloner.Name() == "copy" {
+		k.o.Spares = 0
+	}
 	k.templates = templates
 	for id, rec := range records {
 		k.clones[id] = &clone{rec: rec, phase: database.PhaseStarting}
 		if !rec.Made {
 			k.clones[id].phase, k.clones[id].message = database.PhaseFailed, "it was not finished when the server ended, and is made again when it is asked for"
 		}
+	}
+	for id, rec := range spares {
+		if k.clones[id] != nil { // it was just becoming one
+			if err := removeRecord(k.recordOf("spares", id)); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		k.spares[id] = &spare{Clone: rec.Clone, made: rec.Made}
 	}
 	names, err := o.Cloner.List(ctx)
 	if err != nil {
@@ -158,6 +182,7 @@ func Open(ctx context.Context, o Options) (*Keeper, error) {
 	}
 	k.tasks.Go(k.measure)
 	k.tasks.Go(k.grow)
+	k.tasks.Go(k.stock)
 	return k, nil
 }
 
@@ -176,6 +201,11 @@ func (k *Keeper) Close() error {
 	for _, c := range k.clones {
 		if c.server != nil {
 			c.server.Close()
+		}
+	}
+	for _, s := range k.spares {
+		if s.server != nil {
+			s.server.Close()
 		}
 	}
 	return k.o.Cloner.Close()
@@ -292,8 +322,20 @@ func (k *Keeper) Templates(context.Context) ([]database.Template, error) {
 
 // Forget deletes a version of a template that no clone was made from.
 func (k *Keeper) Forget(ctx context.Context, id string) error {
-	return k.withFolder(ctx, "t", id, func(ctx context.Context) error { return k.forget(ctx, id) })
+	for {
+		k.dislike(id)
+		if err := k.discardAll(ctx, func(s *spare) bool { return s.Template == id }); err != nil {
+			return err
+		}
+		err := k.withFolder(ctx, "t", id, func(ctx context.Context) error { return k.forget(ctx, id) })
+		if !errors.Is(err, errSpare) {
+			return err
+		}
+	}
 }
+
+// errSpare says that a spare was made of a template that is to go, before that was known.
+var errSpare = errors.New("there is a spare")
 
 func (k *Keeper) forget(ctx context.Context, id string) error {
 	k.mu.Lock()
@@ -303,7 +345,14 @@ func (k *Keeper) forget(ctx context.Context, id string) error {
 			users = append(users, user)
 		}
 	}
+	spared := false
+	for _, s := range k.spares {
+		spared = spared || s.Template == id
+	}
 	k.mu.Unlock()
+	if spared {
+		return errSpare
+	}
 	if len(users) > 0 {
 		slices.Sort(users)
 		return dayfly.Errorf(dayfly.CodeConflict, "the template is in use by %s: delete those first", strings.Join(users, ", "))

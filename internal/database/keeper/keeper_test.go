@@ -325,13 +325,13 @@ func TestPortsAreFreeAndNotGivenTwice(t *testing.T) {
 	defer l.Close()
 	busy := l.Addr().(*net.TCPAddr).Port
 	w := newWorld(t, func(o *Options) { o.FirstPort, o.LastPort = busy, busy })
-	if port, err := w.FreePort(t.Context(), nil); dayfly.ErrorCode(err) != dayfly.CodeUnavailable {
+	if _, port, err := w.Place(t.Context(), database.Clone{}, nil); dayfly.ErrorCode(err) != dayfly.CodeUnavailable {
 		t.Errorf("a port that somebody listens on is given: %d, %v", port, err)
 	}
 	w.o.FirstPort, w.o.LastPort, w.nextPort = 23400, 23600, 23400
 	seen := map[int]bool{}
 	for range 20 {
-		port, err := w.FreePort(t.Context(), func(p int) bool { return p < 23410 })
+		_, port, err := w.Place(t.Context(), database.Clone{}, func(p int) bool { return p < 23410 })
 		if err != nil || seen[port] || port < 23410 || port > 23600 {
 			t.Fatalf("port %d, %v", port, err)
 		}

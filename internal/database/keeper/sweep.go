@@ -42,7 +42,10 @@ func (k *Keeper) Sweep(ctx context.Context, grace time.Duration, known func(id s
 			continue
 		}
 		id := name[1:]
-		if known(id) || name[0] == 'o' && slices.Contains(names, "c"+id) {
+		k.mu.Lock()
+		spare := k.spares[id] != nil && name[0] == 'c'
+		k.mu.Unlock()
+		if spare || known(id) || name[0] == 'o' && slices.Contains(names, "c"+id) {
 			continue
 		}
 		l := dayfly.Leftover{Kind: "database", Name: name, Since: time.Now()}

@@ -68,22 +68,16 @@ func (e *Engine) Prepare(ctx context.Context, dir string, clone database.Clone) 
 	if err != nil {
 		return err
 	}
-	// A copy of a clone has what the server of the original said, and its number.
-	if err := errors.Join(remove(c.log), remove(filepath.Join(c.data, "postmaster.pid")), remove(filepath.Join(c.data, "postmaster.opts"))); err != nil {
-		return err
-	}
-	// All of it is done while the server starts.
-	read, secret := make(chan struct{}), make(chan verified, 1)
-	go func() {
-		defer close(read)
-		c.readAhead()
-	}()
-	defer func() { <-read }()
+	// It is made while the server starts.
+	secret := make(chan verified, 1)
 	go func() {
 		text, err := verifier(clone.Password)
 		secret <- verified{text, err}
 	}()
-	s, err := e.startClone(ctx, c, clone)
+	s, err := c.running(ctx)
+	if s == nil && err == nil {
+		s, err = e.startCopy(ctx, c, clone)
+	}
 	if err != nil {
 		return err
 	}
@@ -129,6 +123,21 @@ func (e *Engine) Prepare(ctx context.Context, dir string, clone database.Clone) 
 		return nil
 	}
 	return c.script(ctx, "the fixtures", script{in: bytes.NewReader(clone.Fixtures), host: "127.0.0.1", user: clone.User, password: clone.Password, database: n.Database})
+}
+
+// startCopy starts the server of a fresh copy.
+func (e *Engine) startCopy(ctx context.Context, c *cluster, clone database.Clone) (*server, error) {
+	// A copy of a clone has what the server of the original said, and its number.
+	if err := errors.Join(remove(c.log), remove(filepath.Join(c.data, "postmaster.pid")), remove(filepath.Join(c.data, "postmaster.opts"))); err != nil {
+		return nil, err
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		c.readAhead()
+	}()
+	defer func() { <-read }()
+	return e.startClone(ctx, c, clone)
 }
 
 // login lets a role log in. It may not make roles: one that may can give itself the right to run programs.
