@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/url"
 	"path/filepath"
@@ -480,4 +481,9 @@ func (c *Control) ForgetTemplates(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// tooLarge says that a file is too large to be kept in the state.
+func tooLarge(field string, n int) dayfly.Problem {
+	return dayfly.Problem{Field: field, Message: fmt.Sprintf("has %d bytes, and %d are allowed: load it as a dump instead (--from-dump)", n, dayfly.MaxScript)}
 }
