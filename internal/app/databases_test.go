@@ -361,6 +361,35 @@ func TestTemplatesAreMadeByTheServerFromFoldersAddressesAndNothing(t *testing.T)
 	})
 }
 
+func TestWhoIsToLoadWhatIsBeingLoadedWaitsForItsEnd(t *testing.T) {
+	s := storing(t)
+	held := s.host.Hold("Load")
+	sent := make(chan error, 1)
+	go func() {
+		_, err := s.CreateTemplate(t.Context(), dayfly.TemplateRequest{Name: "shop"}, strings.NewReader("x"))
+		sent <- err
+	}()
+	version := ""
+	s.eventually("it is being loaded", func() bool {
+		done := s.host.Done()
+		if len(done) > 0 {
+			_, version, _ = strings.Cut(done[0], " ")
+		}
+		return version != ""
+	})
+	time.AfterFunc(100*time.Millisecond, held)
+	if err := s.app.control.LoadTemplate(t.Context(), version); err != nil {
+		t.Error(err)
+	}
+	// Whoever comes back earlier asks again and again.
+	if now, err := s.Template(t.Context(), "shop"); err != nil || now.Status != dayfly.TemplateReady {
+		t.Errorf("it came back, and the template is %s: %v", now.Status, err)
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAfterARestartDatabasesAreAdoptedAndWhatWasBegunIsDoneOrCleared(t *testing.T) {
 	s := storing(t)
 	s.template("shop", "x")

@@ -19,6 +19,7 @@ import (
 // load is a version of a template that is being made by this server.
 type load struct {
 	cancel   context.CancelCauseFunc
+	done     chan struct{}            // closed when it has ended
 	progress *dayfly.TemplateProgress // under loadsMu
 }
 
@@ -109,7 +110,7 @@ func (c *Control) begin(ctx context.Context, rec dayfly.TemplateRecord, dump io.
 	rec.Loading, rec.Problem = v.ID, ""
 	loadCtx := ctx
 	if dump != nil { // before its record is there, so that it is not taken for one that was left behind
-		fed, done, _ := c.startLoad(ctx, v.ID)
+		fed, done, _ := c.startLoad(ctx, v.ID) // the id is new
 		defer done()
 		loadCtx = fed
 	}
@@ -129,29 +130,27 @@ func (c *Control) begin(ctx context.Context, rec dayfly.TemplateRecord, dump io.
 	return c.Template(context.WithoutCancel(ctx), rec.Name)
 }
 
-// startLoad notes that a version is being made here; ok is false where it is already.
-func (c *Control) startLoad(ctx context.Context, id string) (_ context.Context, done func(), ok bool) {
-	ctx, cancel := context.WithCancelCause(ctx)
+// startLoad notes that a version is being made here. Where it is already, it gives what is closed when that has ended.
+func (c *Control) startLoad(ctx context.Context, id string) (_ context.Context, done func(), there <-chan struct{}) {
 	c.loadsMu.Lock()
 	defer c.loadsMu.Unlock()
-	if c.loads[id] != nil {
-		cancel(nil)
-		return ctx, func() {}, false
+	if other := c.loads[id]; other != nil {
+		return ctx, func() {}, other.done
 	}
-	mine := &load{cancel: cancel}
+	ctx, cancel := context.WithCancelCause(ctx)
+	mine := &load{cancel: cancel, done: make(chan struct{})}
 	c.loads[id] = mine
 	return ctx, func() {
 		cancel(nil)
 		c.loadsMu.Lock()
 		defer c.loadsMu.Unlock()
-		if c.loads[id] == mine {
-			delete(c.loads, id)
-		}
-	}, true
+		delete(c.loads, id)
+		close(mine.done)
+	}, nil
 }
 
-// LoadTemplate makes a version that has a record, unless it is being made already. One whose dump went with
-// the server that was loading it has failed.
+// LoadTemplate makes a version that has a record, or waits until whoever is making it already has done so. One whose
+// dump went with the server that was loading it has failed.
 func (c *Control) LoadTemplate(ctx context.Context, versionID string) error {
 	v, ok := registry.Lookup(c.cache, registry.TemplateVersions, versionID)
 	if !ok || v.Value.Frozen {
@@ -161,9 +160,13 @@ func (c *Control) LoadTemplate(ctx context.Context, versionID string) error {
 	if !ok || t.Value.Loading != versionID {
 		return nil
 	}
-	ctx, done, ok := c.startLoad(ctx, versionID)
-	if !ok {
-		return nil
+	ctx, done, there := c.startLoad(ctx, versionID)
+	if there != nil {
+		select {
+		case <-there:
+		case <-ctx.Done():
+		}
+		return ctx.Err()
 	}
 	defer done()
 	source := database.Source{Dir: t.Value.Dir}
