@@ -85,7 +85,12 @@ func run(ctx context.Context, o options) (err error) {
 	if o.binary == "" {
 		return nil
 	}
-	return server(ctx, o)
+	for _, spares := range []int{0, 1} {
+		if err := server(ctx, o, spares); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func measure(ctx context.Context, o options, size int, first bool) (err error) {
@@ -306,21 +311,27 @@ func (h *host) createFromSpare(ctx context.Context) (took time.Duration, err err
 		return 0, err
 	}
 	h.keeper.Reserve(like())
-	for ready := false; !ready; {
-		records, err := filepath.Glob(filepath.Join(h.folder, "records", "spares", "*.json"))
-		if err != nil || ctx.Err() != nil {
-			return 0, errors.Join(err, ctx.Err())
-		}
-		for _, path := range records {
-			b, _ := os.ReadFile(path) // it may be gone
-			ready = strings.Contains(string(b), `"made":true`)
-		}
-		time.Sleep(50 * time.Millisecond)
+	if err := spareIn(filepath.Join(h.folder, "records")); err != nil {
+		return 0, err
 	}
 	if took, err = h.create(ctx, false); err != nil {
 		return 0, err
 	}
 	return took, h.open(ctx, 0)
+}
+
+// spareIn waits until a keeper has a spare.
+func spareIn(records string) error {
+	return lab.Until(time.Minute, func() bool {
+		paths, _ := filepath.Glob(filepath.Join(records, "spares", "*.json")) // the pattern is right
+		for _, path := range paths {
+			b, _ := os.ReadFile(path) // it may be gone
+			if strings.Contains(string(b), `"made":true`) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // create makes a clone and gives the time until its first answer.

@@ -138,8 +138,9 @@ func (b *baseline) made(ctx context.Context, f func(name string) error) (time.Du
 
 func (b *baseline) close(ctx context.Context) error { return b.h.keeper.Remove(ctx, b.c.ID) }
 
-// server measures what users do: dayfly db create, and the API, on a server with what it takes by itself.
-func server(ctx context.Context, o options) error {
+// server measures what users do: dayfly db create, and the API, on a server with what it takes by itself, and with
+// so many spares.
+func server(ctx context.Context, o options, spares int) error {
 	l, err := lab.New(o.binary)
 	if err != nil {
 		return err
@@ -148,7 +149,7 @@ func server(ctx context.Context, o options) error {
 	if err := os.Chmod(l.Dir, 0o755); err != nil { //nolint:gosec // it is meant to be entered
 		return err
 	}
-	if _, err := l.Start("--take-down", "--db-ports", "21000-28999"); err != nil {
+	if _, err := l.Start("--take-down", "--db-ports", "21000-28999", "--db-spares", strconv.Itoa(spares)); err != nil {
 		return err
 	}
 	defer func() { _ = l.Stop() }() // takes down what it made; that it ends, l.Close sees to
@@ -170,8 +171,17 @@ func server(ctx context.Context, o options) error {
 	if _, err := command("template", "create", "shop", "--fixtures", file); err != nil {
 		return err
 	}
+	ready := func() error {
+		if spares == 0 {
+			return nil
+		}
+		return spareIn(filepath.Join(l.Data, "databases", "records"))
+	}
 	times := map[string][]time.Duration{}
 	for n := range o.rounds + 1 {
+		if err := ready(); err != nil {
+			return err
+		}
 		begun := time.Now()
 		out, err := command("db", "create")
 		if err == nil {
@@ -179,6 +189,9 @@ func server(ctx context.Context, o options) error {
 		}
 		cli := time.Since(begun)
 		if err != nil {
+			return err
+		}
+		if err := ready(); err != nil {
 			return err
 		}
 		begun = time.Now()
@@ -198,6 +211,6 @@ func server(ctx context.Context, o options) error {
 			times["cli"], times["api"] = append(times["cli"], cli), append(times["api"], api)
 		}
 	}
-	fmt.Printf("\nThrough the server, template of %d MB, to SELECT 1: dayfly db create %s, POST /v1/databases %s\n", o.sizes[0], round(lab.At(times["cli"], 50)), round(lab.At(times["api"], 50)))
+	fmt.Printf("\nThrough the server with %d spares, template of %d MB, to SELECT 1: dayfly db create %s, POST /v1/databases %s\n", spares, o.sizes[0], round(lab.At(times["cli"], 50)), round(lab.At(times["api"], 50)))
 	return nil
 }
