@@ -6,10 +6,12 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/database"
 	"github.com/dayfly-dev/dayfly/internal/reconcile"
+	"github.com/dayfly-dev/dayfly/internal/registry"
 )
 
 // DatabaseConfig is what a keeper of databases is told.
@@ -38,12 +40,24 @@ func (a *App) startDatabases(ctx context.Context) error {
 	if a.config.Databases == nil {
 		return nil
 	}
-	keeper, err := a.config.Databases(ctx, DatabaseConfig{
-		Dir: a.folder.sub("databases"), ClusterID: a.store.ClusterID(), NodeID: a.node,
-		FirstPort: a.config.FirstDBPort, LastPort: a.config.LastDBPort, Spares: a.config.DBSpares, Pool: a.config.Pool, Driver: a.config.DBDriver,
-		Listen: a.databaseHost(), Logger: a.log,
-	})
-	if err != nil {
+	keeper, err := a.openDatabases(ctx)
+	// What a server has kept so far is worth some patience: a device that was just let go of may be busy for a moment.
+	for wait := 250 * time.Millisecond; err != nil && wait <= time.Second && a.hasKept(); wait *= 2 {
+		a.log.Warn("the databases of this server cannot be opened, and are tried again", "error", err)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		keeper, err = a.openDatabases(ctx)
+	}
+	switch {
+	case err == nil:
+	case a.hasKept():
+		a.noDatabases = err.Error()
+		a.log.Error("this server goes on without the databases that it keeps: start it again when what is wrong is mended", "error", err)
+		return nil
+	default:
 		a.noDatabases = err.Error()
 		a.log.Debug("this server keeps no databases", "error", err)
 		return nil
@@ -57,6 +71,24 @@ func (a *App) startDatabases(ctx context.Context) error {
 		return keeper.Destroy(ctx)
 	})
 	return nil
+}
+
+// hasKept says whether the state has something that this server keeps.
+func (a *App) hasKept() bool {
+	for v := range registry.All(a.cache, registry.TemplateVersions) {
+		if v.Value.Node == a.node {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *App) openDatabases(ctx context.Context) (Databases, error) {
+	return a.config.Databases(ctx, DatabaseConfig{
+		Dir: a.folder.sub("databases"), ClusterID: a.store.ClusterID(), NodeID: a.node,
+		FirstPort: a.config.FirstDBPort, LastPort: a.config.LastDBPort, Spares: a.config.DBSpares, Pool: a.config.Pool, Driver: a.config.DBDriver,
+		Listen: a.databaseHost(), Logger: a.log,
+	})
 }
 
 // databaseHost is where clients reach the databases of this server.

@@ -361,6 +361,42 @@ func TestTemplatesAreMadeByTheServerFromFoldersAddressesAndNothing(t *testing.T)
 	})
 }
 
+func TestDatabasesThatCannotBeOpenedAtOnceAreTriedAgain(t *testing.T) {
+	s := storing(t)
+	open, tries := s.config.Databases, 0
+	fail := func(times int) {
+		tries = 0
+		s.config.Databases = func(ctx context.Context, c DatabaseConfig) (Databases, error) {
+			if tries++; tries <= times {
+				return nil, errors.New("the device is busy")
+			}
+			return open(ctx, c)
+		}
+		s.stop()
+		s.start()
+	}
+	fail(1)
+	if tries != 1 {
+		t.Errorf("a server that keeps nothing tried %d times", tries)
+	}
+	_, err := s.CreateTemplate(t.Context(), dayfly.TemplateRequest{Name: "shop"}, strings.NewReader("x"))
+	refusedWith(t, err, dayfly.CodeUnavailable, "the device is busy")
+	fail(0)
+	s.template("shop", "x")
+	d := s.database(dayfly.DatabaseRequest{})
+	fail(2)
+	s.settled(d.ID, dayfly.DatabaseReady)
+	s.content(d.ID, "x")
+	fail(100)
+	_, err = s.CreateDatabase(t.Context(), dayfly.DatabaseRequest{})
+	refusedWith(t, err, dayfly.CodeUnavailable, "the device is busy")
+	if now, err := s.Database(t.Context(), d.ID); err != nil || !strings.Contains(now.Message, "the device is busy") {
+		t.Errorf("of one that nobody looks after it says %q, %v", now.Message, err)
+	}
+	fail(0)
+	s.content(s.database(dayfly.DatabaseRequest{}).ID, "x")
+}
+
 func TestWhoIsToLoadWhatIsBeingLoadedWaitsForItsEnd(t *testing.T) {
 	s := storing(t)
 	held := s.host.Hold("Load")

@@ -109,6 +109,9 @@ func (c *Control) viewDatabase(r registry.Record[dayfly.DatabaseRecord], sizes m
 	if rec.Deleting {
 		d.Status = dayfly.DatabaseDeleting
 	}
+	if rec.Node == c.config.DatabaseNode && c.databases == nil {
+		d.Message = "it is not looked after, since this server cannot open what keeps it: " + c.config.NoDatabases
+	}
 	if c.away(rec.Node) {
 		d.Message = fmt.Sprintf("server %s at %s, which keeps it, is not there: start that one again", rec.Node, rec.Host)
 		if rec.Owner == "" {
