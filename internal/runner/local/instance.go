@@ -127,6 +127,12 @@ func (i *instance) set(deployment string, phase dayfly.InstancePhase, message st
 // server died. marked holds the processes of this cluster by instance.
 func (i *instance) find(marked map[string][]int) {
 	p := &i.rec.Process
+	if code, ok := notedExit(i.exitFile(i.k.rec.Deployment)); ok && !i.rec.Exited {
+		i.rec.Exited, i.rec.ExitCode = true, &code // while no server was there
+		for _, pid := range marked[i.rec.ID] {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // what it has left; gone already is as good
+		}
+	}
 	if i.rec.Exited {
 		i.phase = dayfly.InstanceExited
 		return
@@ -207,6 +213,9 @@ func (i *instance) run(d dayfly.Deployment, build string, adopted bool) {
 			both.Wait()
 		}
 		i.killRest(d)
+		if code, ok := notedExit(i.exitFile(d)); ok && !e.known {
+			e = exit{code: code, known: true}
+		}
 		if d.Definition.Job && e.known {
 			i.mu.Lock()
 			i.rec.Exited, i.rec.ExitCode = true, &e.code
@@ -309,6 +318,14 @@ func (i *instance) launch(d dayfly.Deployment, build string) error {
 		return err
 	}
 	defer command.out.Close()
+	if d.Definition.Job {
+		noted, err := os.OpenFile(i.exitFile(d), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		defer noted.Close()
+		command = command.noting(noted)
+	}
 	grouped, err := i.group(d)
 	if err != nil {
 		return err
@@ -383,6 +400,11 @@ func (i *instance) starved(d dayfly.Deployment) string {
 	return ""
 }
 
+// exitFile is where a job's process notes its exit code: of the process that was started last.
+func (i *instance) exitFile(d dayfly.Deployment) string {
+	return i.k.r.path("run", d.ID, "x-"+i.rec.ID)
+}
+
 func (i *instance) write(deployment string) error {
 	return writeJSON(i.k.r.path("run", deployment, "i-"+i.rec.ID+".json"), i.rec)
 }
@@ -426,6 +448,7 @@ func (i *instance) clear(d dayfly.Deployment) {
 	}
 	crash.Point("before deleting an instance's files")
 	defer crash.Point("after deleting an instance's files")
+	_ = os.Remove(i.exitFile(d)) // of a job alone
 	err := errors.Join(os.Remove(r.path("run", d.ID, "i-"+i.rec.ID+".json")), files.RemoveAll(r.path("private", d.ID, i.rec.ID)))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		r.Logger.Warn("something of an instance is left", "deployment", d.ID, "error", err)

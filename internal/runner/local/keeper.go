@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/logfile"
@@ -192,6 +193,14 @@ func (k *keeper) id() string {
 func (k *keeper) remove(ctx context.Context) error {
 	k.mu.Lock()
 	k.removing = true
+	// Whoever comes after a crash must not start again what has ended by then.
+	last := k.rec
+	last.Replicas = 0
+	err := writeJSON(k.r.path("run", k.rec.Deployment.ID, "deployment.json"), last)
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOSPC) { // it may be what fills the disk
+		k.mu.Unlock()
+		return err
+	}
 	var all []*instance
 	for _, i := range k.instances {
 		i.end()

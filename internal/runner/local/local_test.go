@@ -482,6 +482,106 @@ func TestAKilledRunnerIsFollowedByOneThatAdopts(t *testing.T) {
 	})
 }
 
+func TestAJobThatEndedWhileNoRunnerWasThereIsNotRunAgain(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		exit   string
+		forget bool // which process it is, as a runner does that is killed right after it has started it
+		phase  dayfly.DeploymentPhase
+	}{
+		{"well", "exit 0", false, dayfly.DeploymentCompleted},
+		{"badly", "exit 3", false, dayfly.DeploymentFailed},
+		{"well, and nobody knew that it ran", "exit 0", true, dayfly.DeploymentCompleted},
+		{"by a signal", "kill -KILL $$", false, dayfly.DeploymentFailed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := folder(t)
+			d := deployment(t, "web")
+			d.Definition.Job = true
+			d.Definition.Run = dayfly.Command{"sh", "-c", `echo x >> "$STARTS"; until test -e "$STARTS.go"; do sleep 0.01; done; ` + c.exit}
+			starts := d.Variables["STARTS"]
+			r := open(t, dir, runner.Hooks{})
+			if err := errors.Join(r.Prepare(t.Context(), d), r.Ensure(t.Context(), d, 1)); err != nil {
+				t.Fatal(err)
+			}
+			pid := 0
+			eventually(t, "it runs", func() bool {
+				all, err := r.Observe(t.Context(), d.ID)
+				if err != nil || len(all) != 1 || len(all[0].Instances) != 1 {
+					t.Fatalf("there is %v, %v", all, err)
+				}
+				pid = all[0].Instances[0].PID
+				b, _ := os.ReadFile(starts) // it will be there
+				return pid != 0 && string(b) == "x\n"
+			})
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if c.forget {
+				records, err := filepath.Glob(filepath.Join(dir, "run", d.ID, "i-*.json"))
+				if err != nil || len(records) != 1 {
+					t.Fatalf("records %q, %v", records, err)
+				}
+				var rec instanceRecord
+				err = readJSON(records[0], &rec)
+				rec.Process = process0
+				if err := errors.Join(err, writeJSON(records[0], rec)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.WriteFile(starts+".go", nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it ends", func() bool {
+				_ = reap(pid, -1) // the runner that was its parent is this process
+				return !runs(pid)
+			})
+			r = open(t, dir, runner.Hooks{})
+			defer r.Close()
+			eventually(t, "its end is known", func() bool {
+				all, err := r.Observe(t.Context(), d.ID)
+				if err != nil || len(all) != 1 {
+					t.Fatalf("there is %v, %v", all, err)
+				}
+				return all[0].Phase == c.phase
+			})
+			if b, err := os.ReadFile(starts); err != nil || string(b) != "x\n" {
+				t.Errorf("it was started so often: %q, %v", b, err)
+			}
+		})
+	}
+}
+
+func TestWhatWasBeingRemovedWhenTheRunnerWasKilledIsNotStartedAgain(t *testing.T) {
+	dir := folder(t)
+	draining, released := make(chan struct{}), make(chan struct{})
+	r := open(t, dir, runner.Hooks{Drain: func(ctx context.Context, _, _ string) {
+		close(draining)
+		<-ctx.Done()
+	}})
+	d := deployment(t, "web")
+	d.Definition.Port = 80
+	pid := start(t, r, d).PID
+	go func() {
+		defer close(released)
+		if err := r.Remove(t.Context(), d.ID); err == nil {
+			t.Error("it was removed though the runner was closed")
+		}
+	}()
+	<-draining
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-released
+	r = open(t, dir, runner.Hooks{})
+	defer r.Close()
+	eventually(t, "what was going goes", func() bool {
+		_ = reap(pid, -1)
+		all, err := r.Observe(t.Context(), d.ID)
+		return err == nil && len(all) == 1 && len(all[0].Instances) == 0 && !runs(pid)
+	})
+}
+
 // keep is the runner that the test above kills.
 func keep(dir, id string) error {
 	ctx := context.Background()

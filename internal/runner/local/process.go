@@ -61,7 +61,28 @@ type command struct {
 	env  []string
 	dir  string
 	out  *os.File
-	user int // 0 = the server's own
+	exit *os.File // where its exit code is noted; nil = nowhere
+	user int      // 0 = the server's own
+}
+
+// noteExit runs a command and writes its exit code to descriptor 3, which the command does not get.
+const noteExit = `"$@" 3>&-; code=$?; echo "$code" >&3; exit "$code"`
+
+// noting gives a command that notes its exit code by itself: nobody else could while the server is away.
+func (c command) noting(to *os.File) command {
+	c.args = append([]string{"sh", "-c", noteExit, "sh", c.path}, c.args[1:]...)
+	c.path, c.exit = "/bin/sh", to
+	return c
+}
+
+// notedExit gives the exit code that was noted in a file, if one was.
+func notedExit(file string) (code int, ok bool) {
+	b, err := os.ReadFile(file)
+	if text, whole := strings.CutSuffix(string(b), "\n"); err == nil && whole {
+		code, err = strconv.Atoi(text)
+		return code, err == nil
+	}
+	return 0, false
 }
 
 // start starts a process with a session and a group of its own, that outlives the
@@ -76,11 +97,11 @@ func (c command) start(boot string, into func(*syscall.SysProcAttr)) (process, e
 	if into != nil {
 		into(sys)
 	}
-	pid, err := syscall.ForkExec(c.path, c.args, &syscall.ProcAttr{
-		Dir: c.dir, Env: c.env,
-		Files: []uintptr{null.Fd(), c.out.Fd(), c.out.Fd()},
-		Sys:   sys,
-	})
+	files := []uintptr{null.Fd(), c.out.Fd(), c.out.Fd()}
+	if c.exit != nil {
+		files = append(files, c.exit.Fd())
+	}
+	pid, err := syscall.ForkExec(c.path, c.args, &syscall.ProcAttr{Dir: c.dir, Env: c.env, Files: files, Sys: sys})
 	if err != nil {
 		return process{}, fmt.Errorf("%s: %w", c.args[0], err)
 	}
