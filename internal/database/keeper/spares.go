@@ -220,6 +220,13 @@ func (k *Keeper) adoptSpares() {
 		if err != nil {
 			return
 		}
+		k.mu.Lock()
+		there := k.spares[id] == s
+		k.mu.Unlock()
+		if !there { // whom it was given to has come meanwhile
+			unlock()
+			continue
+		}
 		var server database.Server
 		path, err := k.o.Cloner.Attach(k.ctx, "c"+id)
 		if err == nil {
