@@ -26,8 +26,8 @@ type shown struct{ error }
 
 func (e *shown) Unwrap() error { return e.error }
 
-// exit tells the user of an error and gives the exit code.
-func (c *command) exit(err error) int {
+// exit tells the user of an error of a command, by its path, and gives the exit code.
+func (c *command) exit(path string, err error) int {
 	if err == nil {
 		return 0
 	}
@@ -39,7 +39,7 @@ func (c *command) exit(err error) int {
 		return command.code
 	case errors.As(err, &told):
 	case errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command"):
-		fmt.Fprintf(c.Err, "dayfly: %v\nSee dayfly --help.\n", err)
+		fmt.Fprintf(c.Err, "dayfly: %v\nSee %s --help.\n", err, path)
 		return 2
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(c.Err, "interrupted")

@@ -86,13 +86,23 @@ func TestAWrongCommandLineEndsWithTwoAndAsksNobody(t *testing.T) {
 			if r.code != 2 || r.out != "" {
 				t.Errorf("it ends with %d and prints %q", r.code, r.out)
 			}
-			if !strings.HasPrefix(r.err, "dayfly: ") || !strings.Contains(r.err, c.says) || !strings.HasSuffix(r.err, "See dayfly --help.\n") || strings.Count(r.err, "\n") != 2 {
+			if !strings.HasPrefix(r.err, "dayfly: ") || !strings.Contains(r.err, c.says) || !strings.HasSuffix(r.err, " --help.\n") || strings.Count(r.err, "\n") != 2 {
 				t.Errorf("it says %q, want %q", r.err, c.says)
+			}
+			_, path, _ := strings.Cut(strings.TrimSuffix(r.err, " --help.\n"), "\nSee ")
+			if !strings.HasPrefix("dayfly "+c.command+" ", path+" ") || path == "dayfly" && !strings.Contains(r.err, "unknown command") {
+				t.Errorf("it refers to the help of %q", path)
 			}
 			if calls := s.called(); len(calls) != 0 {
 				t.Errorf("the server was asked for %v", calls)
 			}
 		})
+	}
+}
+
+func TestAMistakeInAFlagRefersToTheHelpOfItsCommand(t *testing.T) {
+	if r := newShell(t).run("db", "create", "--name", "mine"); r.code != 2 || r.err != "dayfly: unknown flag: --name\nSee dayfly db create --help.\n" {
+		t.Errorf("it ends with %d and says %q", r.code, r.err)
 	}
 }
 

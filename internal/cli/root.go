@@ -60,7 +60,8 @@ func Main(ctx context.Context, args []string, streams Streams, version string) i
 	c := &command{Streams: streams, version: version}
 	root := c.root()
 	root.SetArgs(args)
-	return c.exit(root.ExecuteContext(ctx))
+	ran, err := root.ExecuteContextC(ctx)
+	return c.exit(ran.CommandPath(), err)
 }
 
 func buildVersion() string {
