@@ -305,6 +305,7 @@ func TestAMaskAndFixturesComeWithTheDumpAndAreUsedAgain(t *testing.T) {
 	}
 	first := s.database(dayfly.DatabaseRequest{Name: "first"})
 	s.content(first.ID, "a ***+fixtures")
+	old, _ := s.host.IDs()
 	if _, err := s.RefreshTemplate(t.Context(), "shop", strings.NewReader("another secret"), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -316,6 +317,12 @@ func TestAMaskAndFixturesComeWithTheDumpAndAreUsedAgain(t *testing.T) {
 	}
 	if templates, _ := s.host.IDs(); len(templates) != 2 {
 		t.Errorf("the old version is not kept for its database: %v", templates)
+	}
+	s.eventually("nothing is held ready for it any more", func() bool { return slices.Contains(s.host.Done(), "Retire "+old[0]) })
+	for _, done := range s.host.Done() {
+		if strings.HasPrefix(done, "Retire") && done != "Retire "+old[0] {
+			t.Errorf("a version that is in use is retired: %s", done)
+		}
 	}
 	if _, err := s.DeleteDatabase(t.Context(), "first", false); err != nil {
 		t.Fatal(err)

@@ -102,6 +102,9 @@ type Keeper interface {
 	// Reserve says that clones like c may be asked for. It returns at once; whether there is a spare then is the keeper's
 	// affair. Nobody sees one before it is placed.
 	Reserve(c Clone)
+	// Retire says that no new clone of a version will be asked for; those that are there live on. What was held
+	// ready for one goes soon.
+	Retire(templateID string)
 	// Ensure makes a clone where there is none, and starts its server where it does not run. It returns
 	// when it takes connections. A server that ends by itself is started again with back-off, until Remove.
 	Ensure(ctx context.Context, c Clone) error

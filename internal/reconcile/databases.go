@@ -384,6 +384,7 @@ func (d *databases) version(ctx context.Context, id string) error {
 	wanted := ok && t.Value.ID == v.Value.TemplateID && (t.Value.Current == id || t.Value.Loading == id)
 	if !wanted {
 		for range registry.DatabasesFromVersion(d.Cache, id) {
+			d.Keeper.Retire(id)
 			return nil
 		}
 		d.Owner.StopLoad(id)

@@ -233,6 +233,13 @@ func (k *Keeper) Forget(ctx context.Context, id string) error {
 // Reserve implements database.Keeper. There are no spares.
 func (k *Keeper) Reserve(database.Clone) {}
 
+// Retire implements database.Keeper.
+func (k *Keeper) Retire(templateID string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.done = append(k.done, "Retire "+templateID)
+}
+
 // Place implements database.Keeper.
 func (k *Keeper) Place(_ context.Context, _ database.Clone, taken func(int) bool) (string, int, error) {
 	k.mu.Lock()

@@ -71,6 +71,7 @@ type Keeper struct {
 	nextPort  int
 	spares    map[string]*spare
 	likes     []database.Clone // what spares are like, of one template each, the one asked for last first
+	retired   map[string]bool  // versions of which there are to be none
 	making    int              // clones that somebody waits for
 	made      time.Time        // when the last one was made
 	loading   int              // templates that are being loaded
@@ -123,7 +124,7 @@ func Open(ctx context.Context, o Options) (*Keeper, error) {
 		o.Backoff = 250 * time.Millisecond
 	}
 	k := &Keeper{o: o, slots: make(chan struct{}, 4*runtime.NumCPU()), templates: map[string]database.Template{}, clones: map[string]*clone{},
-		noticed: map[string]time.Time{}, kick: make(chan struct{}, 1), restock: make(chan struct{}, 1), spares: map[string]*spare{}, nextPort: o.FirstPort}
+		noticed: map[string]time.Time{}, kick: make(chan struct{}, 1), restock: make(chan struct{}, 1), spares: map[string]*spare{}, retired: map[string]bool{}, nextPort: o.FirstPort}
 	for _, dir := range []string{"templates", "clones", "spares"} {
 		if err := os.MkdirAll(filepath.Join(o.Dir, dir), 0o700); err != nil {
 			return nil, err
@@ -365,6 +366,7 @@ func (k *Keeper) forget(ctx context.Context, id string) error {
 	crash.Point("template.forgotten")
 	k.mu.Lock()
 	delete(k.templates, id)
+	delete(k.retired, id)
 	k.mu.Unlock()
 	return k.wipe(ctx, "t"+id)
 }

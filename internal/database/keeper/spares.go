@@ -117,9 +117,33 @@ func (k *Keeper) Reserve(c database.Clone) {
 	}
 	c.ID, c.Password, c.Port, c.Fixtures = "", "", 0, nil
 	k.mu.Lock()
+	if k.retired[c.Template] {
+		k.mu.Unlock()
+		return
+	}
 	k.likes = append([]database.Clone{c}, slices.DeleteFunc(k.likes, func(l database.Clone) bool { return l.Template == c.Template })...)
 	k.likes = k.likes[:min(len(k.likes), k.o.Spares)]
 	k.mu.Unlock()
+	k.look()
+}
+
+// Retire lets the spare of a version go and no other one be made, until Forget.
+func (k *Keeper) Retire(templateID string) {
+	k.mu.Lock()
+	_, there := k.templates[templateID]
+	news := there && !k.retired[templateID]
+	if news {
+		k.retired[templateID] = true
+	}
+	k.mu.Unlock()
+	if news {
+		k.dislike(templateID)
+		k.look()
+	}
+}
+
+// look lets stock see what has changed.
+func (k *Keeper) look() {
 	select {
 	case k.restock <- struct{}{}:
 	default: // it will look anyway

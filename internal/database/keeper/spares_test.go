@@ -222,6 +222,37 @@ func TestSparesGoWithWhatTheyAreFor(t *testing.T) {
 	}
 }
 
+func TestAVersionThatIsRetiredHasNoSpareAnyMore(t *testing.T) {
+	w := newWorld(t, sparing(2))
+	w.template("old")
+	first := w.placed("old")
+	w.ensure(first)
+	w.ready("old")
+	w.Retire("unknown")
+	w.Retire("old")
+	w.without("its spare goes", func(s *spare) bool { return s.Template == "old" })
+	again := w.placed("old") // such as one that is reset
+	w.ensure(again)
+	w.template("new")
+	w.Reserve(likeAll("new"))
+	w.ready("new")
+	w.without("no other one is made", func(s *spare) bool { return s.Template == "old" })
+	if got := w.rows(again); got != "one" {
+		t.Errorf("it has %q", got)
+	}
+	for _, c := range []database.Clone{first, again} {
+		if err := w.Remove(t.Context(), c.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Forget(t.Context(), "old"); err != nil {
+		t.Fatal(err)
+	}
+	w.template("old") // whatever is called so now is another one
+	w.Reserve(likeAll("old"))
+	w.ready("old")
+}
+
 func TestSparesTakeNothingFromThoseWhoAsk(t *testing.T) {
 	port := enginetest.Port(t)
 	w := newWorld(t, sparing(1), func(o *Options) { o.FirstPort, o.LastPort = port, port })
