@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"github.com/dayfly-dev/dayfly"
 	"github.com/dayfly-dev/dayfly/internal/crash"
 	"github.com/dayfly-dev/dayfly/internal/database"
-	"github.com/dayfly-dev/dayfly/internal/plan"
 	"github.com/dayfly-dev/dayfly/internal/registry"
 )
 
@@ -92,20 +90,6 @@ func (d *databases) adopt(ctx context.Context) {
 	for _, st := range found {
 		d.left(st.ID, func() bool { _, ok := registry.DatabaseByID(d.Cache, st.ID); return ok })
 		d.databases.add(st.ID)
-	}
-}
-
-func (d *databases) adoptTemplates(ctx context.Context) {
-	for v := range registry.All(d.Cache, registry.TemplateVersions) {
-		d.versions.add(v.Key)
-	}
-	found, err := d.Keeper.Templates(ctx)
-	if err != nil {
-		d.Logger.Error("the keeper's templates cannot be observed", "error", err)
-	}
-	for _, t := range found {
-		d.left(t.ID, func() bool { _, ok := registry.Lookup(d.Cache, registry.TemplateVersions, t.ID); return ok })
-		d.versions.add(t.ID)
 	}
 }
 
@@ -368,196 +352,6 @@ func (d *databases) orphan(ctx context.Context, id string) error {
 		return d.Keeper.Remove(ctx, id)
 	})
 	return nil
-}
-
-// version is one pass over one version of a template: it is made where that was asked for, and collected when no
-// database was made from it and no new one will be.
-func (d *databases) version(ctx context.Context, id string) error {
-	v, ok := registry.Lookup(d.Cache, registry.TemplateVersions, id)
-	if !ok {
-		return d.orphanVersion(ctx, id)
-	}
-	if v.Value.Node != d.NodeID {
-		return nil
-	}
-	t, ok := registry.Lookup(d.Cache, registry.Templates, v.Value.Template)
-	wanted := ok && t.Value.ID == v.Value.TemplateID && (t.Value.Current == id || t.Value.Loading == id)
-	if !wanted {
-		for range registry.DatabasesFromVersion(d.Cache, id) {
-			d.Keeper.Retire(id)
-			return nil
-		}
-		d.Owner.StopLoad(id)
-		if !d.busy(id, "forget") {
-			d.start(ctx, d.versions, id, "forget", v.Revision, func(ctx context.Context) error { return d.forgetVersion(ctx, v) })
-		}
-		return nil
-	}
-	if !v.Value.Frozen && t.Value.Loading == id && !d.busy(id, "load") {
-		d.start(ctx, d.versions, id, "load", v.Revision, func(ctx context.Context) error { return d.Owner.LoadTemplate(ctx, id) })
-	}
-	return nil
-}
-
-// forgetVersion takes a version of a template away for good.
-func (d *databases) forgetVersion(ctx context.Context, v registry.Record[dayfly.TemplateVersion]) error {
-	crash.Point("before Forget")
-	if err := d.Keeper.Forget(ctx, v.Key); err != nil {
-		return err
-	}
-	crash.Point("after Forget")
-	revision, err := d.commit(ctx, registry.Delete(registry.TemplateVersions, v.Key))
-	if err != nil {
-		return err
-	}
-	return d.Cache.Wait(ctx, revision)
-}
-
-// orphanVersion removes a version of which there is no record.
-func (d *databases) orphanVersion(ctx context.Context, id string) error {
-	found, err := d.Keeper.Templates(ctx)
-	if err != nil {
-		return err
-	}
-	for _, t := range found {
-		if t.ID != id || d.busy(id, "forget") {
-			continue
-		}
-		if wait := d.grace(id); wait > 0 {
-			d.versions.addAfter(id, wait)
-			return nil
-		}
-		d.start(ctx, d.versions, id, "forget", 0, func(ctx context.Context) error { return d.Keeper.Forget(ctx, id) })
-	}
-	return nil
-}
-
-// databaseChanges passes changes of the state to the workers of databases.
-type databaseChanges struct {
-	*Reconciler
-	known map[string]dayfly.DatabaseRecord // by name, also when the record is gone
-}
-
-func (r *Reconciler) databaseChanges() databaseChanges {
-	c := databaseChanges{r, map[string]dayfly.DatabaseRecord{}}
-	for d := range registry.All(r.Cache, registry.Databases) {
-		c.known[d.Key] = d.Value
-	}
-	return c
-}
-
-func (c databaseChanges) pass(change registry.Change) {
-	switch change.Kind {
-	case registry.Databases.Name():
-		old := c.known[change.Key]
-		now, there := registry.Lookup(c.Cache, registry.Databases, change.Key)
-		if there {
-			c.known[change.Key] = now.Value
-		} else {
-			delete(c.known, change.Key)
-		}
-		for _, rec := range []dayfly.DatabaseRecord{old, now.Value} {
-			if rec.ID != "" {
-				c.addDatabase(rec)
-			}
-		}
-	case registry.DatabaseStatuses.Name():
-		if d, ok := registry.DatabaseByID(c.Cache, change.Key); ok {
-			c.addDatabase(d.Value)
-		}
-	case registry.Environments.Name(), registry.Deployments.Name():
-		if !change.Deleted {
-			return
-		}
-		for _, rec := range c.known { // whose is not known any more
-			if rec.Replaced || rec.Environment == change.Key {
-				c.addDatabase(rec)
-			}
-		}
-	case registry.Templates.Name():
-		for v := range registry.VersionsOf(c.Cache, change.Key) {
-			c.addVersion(v.Key)
-		}
-	case registry.TemplateVersions.Name():
-		c.addVersion(change.Key)
-	}
-}
-
-func (c databaseChanges) addDatabase(rec dayfly.DatabaseRecord) {
-	if rec.Environment != "" {
-		c.environments.add(rec.Environment)
-	}
-	if c.kept != nil {
-		c.kept.databases.add(rec.ID)
-		c.kept.versions.add(rec.Version)
-	}
-}
-
-func (c databaseChanges) addVersion(id string) {
-	if c.kept != nil {
-		c.kept.versions.add(id)
-	}
-}
-
-// databasesLeft lets the databases of an environment that is being deleted go when nothing runs any more that
-// uses them, and says whether there still are some.
-func (r *Reconciler) databasesLeft(ctx context.Context, rec registry.Record[dayfly.EnvironmentRecord], p plan.Plan) (bool, error) {
-	if !rec.Value.Deleting || len(p.Steps) == 0 || p.Steps[len(p.Steps)-1].Kind != plan.Forget {
-		return false, nil
-	}
-	left := false
-	var ops []registry.Op
-	for d := range registry.DatabasesOf(r.Cache, rec.Value.ID) {
-		left = true
-		if gone := d.Value; !gone.Deleting {
-			gone.Deleting = true
-			ops = append(ops, registry.Update(registry.Databases, d.Key, gone, d.Revision))
-		}
-	}
-	if len(ops) == 0 {
-		return left, nil
-	}
-	_, err := r.commit(ctx, ops...)
-	return true, err
-}
-
-// revealed gives a deployment with the passwords of its environment's databases, which the state does
-// not have.
-func (r *Reconciler) revealed(d dayfly.Deployment) (dayfly.Deployment, error) {
-	// Whoever is told something that has a password is told it as a variable, too.
-	has := false
-	for _, v := range d.Variables {
-		has = has || dayfly.HasDatabaseSecret(v)
-	}
-	if !has || r.Owner == nil {
-		return d, nil
-	}
-	definition, err := json.Marshal(d.Definition)
-	if err != nil {
-		return d, err
-	}
-	secrets, err := r.Owner.RevealDatabases(d.Key.Owner)
-	if err != nil {
-		return d, err
-	}
-	var pairs []string
-	for stands, password := range secrets {
-		pairs = append(pairs, stands, password)
-	}
-	reveal := strings.NewReplacer(pairs...)
-	variables := make(map[string]string, len(d.Variables))
-	for name, v := range d.Variables {
-		variables[name] = reveal.Replace(v)
-	}
-	d.Variables = variables
-	if dayfly.HasDatabaseSecret(string(definition)) { // passwords are letters and digits, so that this stays JSON
-		var def dayfly.Definition
-		if err := json.Unmarshal([]byte(reveal.Replace(string(definition))), &def); err != nil {
-			return d, err
-		}
-		d.Definition = &def
-	}
-	return d, nil
 }
 
 // expireDatabases ends the databases whose time is over.
