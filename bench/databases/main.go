@@ -254,7 +254,8 @@ func newHost(ctx context.Context, top, driver string, size int) (_ *host, err er
 	h.data = filepath.Join(h.folder, "data")
 	mkfs := map[string][]string{"btrfs": {"mkfs.btrfs", "-q", "-m", "single"}, "reflink": {"mkfs.xfs", "-q", "-m", "reflink=1"}}[driver]
 	if mkfs != nil {
-		if err := h.device(mkfs, int64(2*size+1000)*mb); err != nil {
+		// A load writes as much into its log as into tables, and a btrfs that has given all of its room to data has none for the rest.
+		if err := h.device(mkfs, int64(4*size+2000)*mb); err != nil {
 			return nil, err
 		}
 		h.data = filepath.Join(h.mount, "data")
