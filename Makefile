@@ -29,9 +29,9 @@ test: ## run all tests and list what was skipped
 	set -x; $(GO) test -json $$race -shuffle=on -p 2 -timeout 20m $(PACKAGES) | $(TOOLS)/testreport
 
 .PHONY: torture
-torture: ## kill the server at every point, and print what was checked
+torture: ## kill the server at every point, and print what was checked; takes an hour and a half
 	$(GO) test -timeout 20m -v -tags crashpoints -run TestWhoIsKilled ./internal/database/keeper
-	$(GO) test -timeout 80m -v ./test/torture -args -long
+	$(GO) test -timeout 180m -v ./test/torture -args -long
 
 .PHONY: fuzz
 fuzz: ## give every fuzz target FUZZTIME
